@@ -1,0 +1,72 @@
+"""The exception tree below ``settings.errors.RetrainError``.
+
+::
+
+    RetrainError
+    |-- SettingsError           settings: wrong field, file or flag
+    |-- CaptureError            core.can: a capture cannot be used as it is
+    |   `-- DatasetNotFoundError    a dataset's folder or files are missing
+    |-- GraphStoreError         core.can: a graph store is damaged or of another version
+    |-- EventLogError           core.events: the log cannot be read or written
+    |   |-- ConcurrencyError        another writer appended first
+    |   |-- DamagedLogError         a gap or an unreadable segment
+    |   `-- UnknownEventError       an event type or version newer than this software
+    |-- TrainingError           core.training: training cannot go on (non-finite loss, one class ...)
+    |-- ArtifactError           a model or checkpoint file is damaged or does not fit
+    `-- TrainingProcessError    core.resources: the training process failed; carries the failure's kind
+"""
+
+from settings.errors import RetrainError
+
+
+class CaptureError(RetrainError):
+    """A capture file cannot be used as it is; the message names the file, the line and the reason."""
+
+
+class DatasetNotFoundError(CaptureError):
+    """A dataset's folder or files are missing; the message names the path and the setting."""
+
+
+class GraphStoreError(RetrainError):
+    """A graph store is missing parts, damaged or written by an unknown version."""
+
+
+class EventLogError(RetrainError):
+    """The event log cannot be read or written."""
+
+
+class ConcurrencyError(EventLogError):
+    """Another writer appended to the stream first (optimistic concurrency)."""
+
+
+class DamagedLogError(EventLogError):
+    """A segment of the log is missing, unreadable or out of order; the message names it."""
+
+
+class UnknownEventError(EventLogError):
+    """An event's type or version is not known to this version of the software."""
+
+
+class TrainingError(RetrainError):
+    """Training cannot go on: no data of a needed class, a loss that is not finite, a missing parent."""
+
+
+class ArtifactError(RetrainError):
+    """A saved model or checkpoint is missing, damaged (sha256) or does not fit the settings."""
+
+
+class TrainingProcessError(RetrainError):
+    """The training process failed.
+
+    Args:
+        kind: Failure class: ``cuda_oom``, ``host_oom``, ``cuda_error``, ``data_error`` or ``bug``.
+        message: What happened and what to do.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["TrainingProcessError"], tuple[str, str]]:
+        """Keep the kind across process borders."""
+        return (TrainingProcessError, (self.kind, str(self)))

@@ -1,0 +1,298 @@
+"""Every event type: its stable name, its version and its fields.
+
+A class here is the payload of one event type. Its ``TYPE`` is what the log stores, so a class may be renamed
+but a ``TYPE`` may not. A changed shape gets a higher ``VERSION`` and an upcaster.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from core.errors import UnknownEventError
+from core.events.event import Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """Base of all payloads."""
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+Emit: TypeAlias = Callable[[Fact], None]
+"""How core functions tell what happened; whoever listens knows the stream."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCreated(Fact):
+    """A plan was made: which phases of which datasets will run, and why."""
+
+    TYPE: ClassVar[str] = "plan_created"
+    steps: list[dict[str, Any]]
+    """One per dataset and phase: dataset, phase, action (`run` or `skip`), reason, settings_digest."""
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFinished(Fact):
+    """A plan came to its end; status is `completed` or `failed` (some phase failed, the rest was done)."""
+
+    TYPE: ClassVar[str] = "plan_finished"
+    status: str
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResumed(Fact):
+    """An interrupted plan was taken up again."""
+
+    TYPE: ClassVar[str] = "plan_resumed"
+    remaining: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainStarted(Fact):
+    """Work on a dataset began."""
+
+    TYPE: ClassVar[str] = "chain_started"
+    dataset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainFinished(Fact):
+    """Work on a dataset ended; status is `completed` or `failed`."""
+
+    TYPE: ClassVar[str] = "chain_finished"
+    dataset: str
+    status: str
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturesDigested(Fact):
+    """The captures of a dataset were hashed."""
+
+    TYPE: ClassVar[str] = "captures_digested"
+    dataset: str
+    data_digest: str
+    captures: list[dict[str, Any]]
+    """One per capture: path, role, folder, num_bytes, mtime_ns, sha256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedCapturesFound(Fact):
+    """The same bytes serve training and test (of this or another dataset): results are not independent."""
+
+    TYPE: ClassVar[str] = "shared_captures_found"
+    dataset: str
+    captures: list[dict[str, Any]]
+    """One per shared capture: path, other_dataset, other_path, sha256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsQuarantined(Fact):
+    """Rows of one capture were put aside."""
+
+    TYPE: ClassVar[str] = "rows_quarantined"
+    dataset: str
+    path: str
+    num_rows: int
+    num_frames: int
+    reasons: dict[str, int]
+    examples: list[dict[str, Any]]
+    """The first ones: line, reason, text (shortened)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureRefused(Fact):
+    """A capture was not used at all."""
+
+    TYPE: ClassVar[str] = "capture_refused"
+    dataset: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphsBuilt(Fact):
+    """The graph store of a dataset is there; `cached` if it was there before."""
+
+    TYPE: ClassVar[str] = "graphs_built"
+    dataset: str
+    path: str
+    graphs_digest: str
+    split_digest: str
+    num_frames: int
+    num_graphs: int
+    num_nodes: int
+    num_edges: int
+    num_attack_graphs: int
+    splits: dict[str, int]
+    """Graphs per split: train, val, test, embargo."""
+    duration_s: float
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseStarted(Fact):
+    """A phase began an attempt."""
+
+    TYPE: ClassVar[str] = "phase_started"
+    dataset: str
+    phase: str
+    attempt: int
+    device: str
+    precision: str
+    micro_batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseSkipped(Fact):
+    """A phase was not run, and why."""
+
+    TYPE: ClassVar[str] = "phase_skipped"
+    dataset: str
+    phase: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseFinished(Fact):
+    """A phase ended well."""
+
+    TYPE: ClassVar[str] = "phase_finished"
+    dataset: str
+    phase: str
+    attempt: int
+    duration_s: float
+    peak_memory_mib: float
+    """Peak memory of the training process: VRAM allocated on a GPU, resident memory on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseFailed(Fact):
+    """An attempt of a phase failed; kind is the failure class."""
+
+    TYPE: ClassVar[str] = "phase_failed"
+    dataset: str
+    phase: str
+    attempt: int
+    kind: str
+    message: str
+    micro_batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochFinished(Fact):
+    """One epoch of one model."""
+
+    TYPE: ClassVar[str] = "epoch_finished"
+    dataset: str
+    phase: str
+    model: str
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_metric: float | None
+    """MCC on validation for supervised models, None where there is none."""
+    learning_rate: float
+    num_steps: int
+    duration_s: float
+    graphs_per_s: float
+    data_wait_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointWritten(Fact):
+    """A checkpoint is on disk."""
+
+    TYPE: ClassVar[str] = "checkpoint_written"
+    dataset: str
+    phase: str
+    model: str
+    epoch: int
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSaved(Fact):
+    """A phase's models are saved: what "missing or stale" is decided by."""
+
+    TYPE: ClassVar[str] = "model_saved"
+    dataset: str
+    phase: str
+    path: str
+    sha256: str
+    data_digest: str
+    settings_digest: str
+    parent_sha256: str
+    num_parameters: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdCalibrated(Fact):
+    """An alarm threshold was chosen on validation data."""
+
+    TYPE: ClassVar[str] = "threshold_calibrated"
+    dataset: str
+    model: str
+    threshold: float
+    val_mcc: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEvaluated(Fact):
+    """One model on one test folder; a metric that is undefined there is None."""
+
+    TYPE: ClassVar[str] = "model_evaluated"
+    dataset: str
+    model: str
+    folder: str
+    metrics: dict[str, float | int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigRecommended(Fact):
+    """Settings for the next plan on this kind of machine, and the measurements behind them."""
+
+    TYPE: ClassVar[str] = "config_recommended"
+    device_name: str
+    settings: dict[str, Any]
+    reasons: list[str]
+
+
+CATALOGUE: dict[str, type[Fact]] = {cls.TYPE: cls for cls in Fact.__subclasses__()}
+
+
+def to_event(stream: str, fact: Fact) -> Event:
+    """Put a fact into an envelope.
+
+    Args:
+        stream: The plan's id.
+        fact: What happened.
+
+    Returns:
+        The event, not yet appended.
+    """
+    return Event(stream=stream, type=fact.TYPE, version=fact.VERSION, payload=dataclasses.asdict(fact))
+
+
+def to_fact(event: Event) -> Fact:
+    """Take the fact out of an envelope.
+
+    Raises:
+        UnknownEventError: The type or a newer version is not known here.
+    """
+    cls = CATALOGUE.get(event.type)
+    if cls is None or event.version > cls.VERSION:
+        known = f"version {cls.VERSION}" if cls else "no such type"
+        raise UnknownEventError(
+            f"event {event.position} of plan {event.stream} is {event.type} version {event.version}, but this "
+            f"software knows {known}: use a newer release to read this log"
+        )
+    return cls(**event.payload)

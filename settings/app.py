@@ -1,0 +1,90 @@
+"""All settings: defaults, then the settings file, then environment variables, then command-line flags."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from settings.data import DataSettings
+from settings.errors import SettingsError
+from settings.graph import GraphSettings
+from settings.models import ModelSettings
+from settings.resources import ResourceSettings
+from settings.training import TrainingSettings
+
+ENV_PREFIX = "CAN_RETRAIN__"
+
+
+class Settings(BaseSettings):
+    """Everything a plan needs to know. Frozen: a changed setting is a new object."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    output_dir: Path = Field(
+        default=Path("outputs/enhanced_retraining"), description="Where every output goes."
+    )
+    data: DataSettings = Field(default_factory=DataSettings)
+    graph: GraphSettings = Field(default_factory=GraphSettings)
+    models: ModelSettings = Field(default_factory=lambda: ModelSettings.model_validate({}))
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    resources: ResourceSettings = Field(default_factory=ResourceSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is handed in: ``load_settings`` merges the sources once, so a copy never re-reads them."""
+        del settings_cls
+        return (init_settings,)
+
+
+def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+    """Read settings from defaults, a YAML file, the environment and explicit overrides, weakest first.
+
+    Args:
+        config: YAML file with the groups of ``Settings``, or None.
+        overrides: Top-level groups as nested dictionaries, as given on the command line.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        SettingsError: A file that cannot be read or a value that is not allowed; every bad field is named.
+    """
+    source = str(config) if config else "defaults and environment"
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"cannot read the settings file {config}: {error}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise SettingsError(
+            f"{config}: a settings file is a mapping of groups, not a {type(content).__name__}"
+        )
+    try:
+        environment = EnvSettingsSource(Settings)()
+        return Settings(**_merge(_merge(content, environment), overrides))
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"bad settings ({source}): {fields}") from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
+    return merged

@@ -1,0 +1,56 @@
+"""Where captures are, how a dataset's folder is laid out, and how strictly captures are checked."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from settings.group import Group
+
+
+class DatasetSettings(Group):
+    """The layout of one dataset: which captures train, which test, and how frames are labelled.
+
+    Every pattern is a glob below ``folder``. A match that is a folder stands for all captures below it.
+    A test pattern's match is one *test folder* of the evaluation (a single file is one named by its stem).
+    """
+
+    folder: str = Field(description="Folder of the dataset, absolute or below data.data_dir.")
+    attack_free: tuple[str, ...] = Field(
+        default=("train_01_attack_free",), description="Training captures without attacks."
+    )
+    with_attacks: tuple[str, ...] = Field(
+        default=("train_02_with_attacks",), description="Training captures with labelled attacks."
+    )
+    tests: tuple[str, ...] = Field(default=("test_*",), description="Test folders or captures.")
+    holdout_fraction: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.5,
+        description="Share at the end of each training capture held out as a test of its own, for data "
+        "without test folders.",
+    )
+    attack_frames: tuple[str, ...] = Field(
+        default=(),
+        description="Label rule for captures without labels: a frame equal to one of these, written as in "
+        "candump (254#918FFE0603A60FFF), is an attack and every other frame is not.",
+    )
+
+
+class DemoSettings(Group):
+    """The built-in dataset: a seeded simulator of a vehicle's traffic with injected attacks."""
+
+    seed: int = Field(default=7, ge=0, description="Seed of vehicle and attacks.")
+    duration_s: float = Field(default=40.0, gt=1.0, description="Length of each simulated capture, seconds.")
+
+
+class DataSettings(Group):
+    """Captures and datasets."""
+
+    data_dir: Path = Field(default=Path("data"), description="Folder that holds the datasets' folders.")
+    datasets: dict[str, DatasetSettings] = Field(
+        default_factory=dict, description="Your own datasets by name; a built-in name may be redefined."
+    )
+    max_quarantined_fraction: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="A capture with a larger share of bad rows is refused."
+    )
+    demo: DemoSettings = Field(default_factory=DemoSettings)

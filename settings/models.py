@@ -1,0 +1,99 @@
+"""Sizes of the models (published ones and a small preset for CPU machines)."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from settings.group import Group
+
+
+class IdEmbeddingSettings(Group):
+    """Hash embedding of arbitration ids."""
+
+    num_buckets: int = Field(default=2048, ge=2, description="Rows of the hash table.")
+    num_probes: int = Field(default=2, ge=1, description="Hash functions; their rows are averaged.")
+    dim: int = Field(default=16, ge=1, description="Width of the embedding.")
+
+
+class VgaeSettings(Group):
+    """Variational graph autoencoder."""
+
+    hidden: tuple[int, ...] = Field(
+        description="Widths of the GATv2 encoder layers; the last feeds the latent."
+    )
+    heads: int = Field(ge=1, description="Attention heads of each encoder layer.")
+    latent: int = Field(ge=1, description="Width of the latent space.")
+
+
+class GatSettings(Group):
+    """Supervised graph attention classifier."""
+
+    hidden: int = Field(ge=1, description="Width per head.")
+    heads: int = Field(ge=1, description="Attention heads of each layer.")
+    num_layers: int = Field(ge=1, description="GATv2 layers.")
+    head_layers: int = Field(ge=1, description="Linear layers of the classifier head.")
+    jumping_knowledge: Literal["max", "lstm", "cat"] = Field(
+        default="max",
+        description="How layer outputs are joined. The papers use lstm; max is as good and 20 times faster.",
+    )
+
+
+class FusionSettings(Group):
+    """DQN fusion agent."""
+
+    hidden: int = Field(ge=1, description="Width of the three hidden layers.")
+
+
+class ModelSizes(Group):
+    """One of the two sizes: teacher or student."""
+
+    ids: IdEmbeddingSettings = Field(default_factory=IdEmbeddingSettings)
+    vgae: VgaeSettings
+    gat: GatSettings
+    fusion: FusionSettings
+
+
+_PRESETS: dict[str, dict[str, ModelSizes]] = {
+    "published": {
+        "teacher": ModelSizes(
+            vgae=VgaeSettings(hidden=(480, 240, 64), heads=4, latent=64),
+            gat=GatSettings(hidden=48, heads=8, num_layers=3, head_layers=4),
+            fusion=FusionSettings(hidden=256),
+        ),
+        "student": ModelSizes(
+            vgae=VgaeSettings(hidden=(80, 40, 16), heads=1, latent=16),
+            gat=GatSettings(hidden=24, heads=4, num_layers=2, head_layers=2),
+            fusion=FusionSettings(hidden=128),
+        ),
+    },
+    "small": {
+        "teacher": ModelSizes(
+            vgae=VgaeSettings(hidden=(64, 32), heads=2, latent=16),
+            gat=GatSettings(hidden=16, heads=4, num_layers=3, head_layers=3),
+            fusion=FusionSettings(hidden=128),
+        ),
+        "student": ModelSizes(
+            vgae=VgaeSettings(hidden=(32, 16), heads=1, latent=8),
+            gat=GatSettings(hidden=8, heads=2, num_layers=2, head_layers=2),
+            fusion=FusionSettings(hidden=64),
+        ),
+    },
+}
+
+
+class ModelSettings(Group):
+    """Teacher and student sizes; a preset fills what is not given."""
+
+    preset: Literal["published", "small"] = Field(
+        default="small", description="`published` for GPU machines, `small` for CPU machines and the demo."
+    )
+    teacher: ModelSizes
+    student: ModelSizes
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        preset = _PRESETS.get(data.get("preset", "small"), {})
+        return {**preset, **data}

@@ -1,0 +1,14 @@
+"""What is sampled of the machine while training runs."""
+
+from pydantic import Field
+
+from settings.group import Group
+
+
+class ResourceSettings(Group):
+    """Resource sampling."""
+
+    sample_interval_s: float = Field(default=1.0, ge=0.05, description="Seconds between resource samples.")
+    flush_interval_s: float = Field(
+        default=10.0, ge=0.1, description="Seconds of samples per telemetry file; the most a crash can lose."
+    )
