@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is handed in: ``load_settings`` merges the sources once, so a copy never re-reads them."""
+        """Only what is handed in: ``load_settings`` merges the sources once, a copy re-reads none."""
         del settings_cls
         return (init_settings,)
 

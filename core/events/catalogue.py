@@ -292,7 +292,7 @@ def to_fact(event: Event) -> Fact:
     if cls is None or event.version > cls.VERSION:
         known = f"version {cls.VERSION}" if cls else "no such type"
         raise UnknownEventError(
-            f"event {event.position} of plan {event.stream} is {event.type} version {event.version}, but this "
-            f"software knows {known}: use a newer release to read this log"
+            f"event {event.position} of plan {event.stream} is {event.type} version {event.version}, but "
+            f"this software knows {known}: use a newer release to read this log"
         )
     return cls(**event.payload)
