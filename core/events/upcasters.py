@@ -1,0 +1,30 @@
+"""Steps that lift an old event's payload to the next version of its type.
+
+A released payload shape is never forgotten: when a type's ``VERSION`` rises from n to n + 1, the function
+that turns an n payload into an n + 1 payload is registered here under ``(type, n)``.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from core.events.event import Event
+
+Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
+
+
+def upcast(event: Event, steps: Mapping[tuple[str, int], Upcaster] = UPCASTERS) -> Event:
+    """Lift an event to the newest version its type has steps for.
+
+    Args:
+        event: An event of any known version.
+        steps: Functions by (type, version they start from).
+
+    Returns:
+        The same event when it is current, else one with the lifted payload and version.
+    """
+    while step := steps.get((event.type, event.version)):
+        event = dataclasses.replace(event, version=event.version + 1, payload=step(dict(event.payload)))
+    return event
