@@ -1,0 +1,179 @@
+"""The inside of the training process: runs one call after another until its parent goes away.
+
+Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args)``; back come the
+facts of the call in order, then one ``Outcome``.
+"""
+
+import ctypes
+import errno
+import faulthandler
+import importlib
+import os
+import pickle
+import queue
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from core.errors import TrainingProcessError
+from settings.errors import RetrainError
+
+STACK_SIGNAL = signal.SIGUSR1
+"""Makes the process write the stacks of all its threads to its log, even while it hangs in C code."""
+
+CALL_MARK = "--- "
+"""Begins the line of the log that begins a call."""
+
+_PR_SET_PDEATHSIG = 1
+_CUDA_OUT_OF_MEMORY = 2
+_TRACEBACK_LINES = 12
+
+# Plain RuntimeErrors of torch, which has no class for them: told apart by the library that failed.
+_NAMELESS_ERRORS = {
+    "DefaultCPUAllocator": "host_oom",
+    "CUBLAS_STATUS_ALLOC_FAILED": "cuda_oom",
+    "CUDNN_STATUS_ALLOC_FAILED": "cuda_oom",
+    "CUDA error": "cuda_error",
+    "cuDNN error": "cuda_error",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        value: What the target returned; None if it failed.
+        failure: Failure class, or None if the call succeeded.
+        message: What went wrong; for a ``RetrainError`` its own message.
+        peak_memory_mib: Peak of the call: VRAM allocated if the process used CUDA, else resident memory.
+    """
+
+    value: Any
+    failure: str | None
+    message: str
+    peak_memory_mib: float
+
+
+def classify(error: BaseException) -> str:
+    """Name the failure class of an exception raised by training.
+
+    Args:
+        error: The exception, whatever it is.
+
+    Returns:
+        ``cuda_oom``, ``host_oom``, ``cuda_error``, ``data_error`` (refused on purpose by a ``RetrainError``)
+        or ``bug``.
+    """
+    torch: Any = sys.modules.get("torch")
+    if isinstance(error, RetrainError):
+        return error.kind if isinstance(error, TrainingProcessError) else "data_error"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "host_oom"
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return "cuda_oom"
+    if torch and isinstance(error, torch.AcceleratorError):
+        return "cuda_oom" if getattr(error, "error_code", None) == _CUDA_OUT_OF_MEMORY else "cuda_error"
+    if isinstance(error, RuntimeError):
+        return next((kind for text, kind in _NAMELESS_ERRORS.items() if text in str(error)), "bug")
+    return "bug"
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, RetrainError):
+        return str(error)
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    return "\n".join(lines[-_TRACEBACK_LINES:])
+
+
+def _initialised_cuda() -> Any:
+    """``torch.cuda`` if this process uses it; torch is never loaded for the question."""
+    torch: Any = sys.modules.get("torch")
+    return torch.cuda if torch and torch.cuda.is_available() and torch.cuda.is_initialized() else None
+
+
+def _reset_peak_memory() -> None:
+    with suppress(OSError):  # no such file outside Linux: the peak is then that of the process's whole life
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM := VmRSS, see proc(5)
+    if cuda := _initialised_cuda():
+        for device in range(cuda.device_count()):
+            cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory_mib() -> float:
+    if (cuda := _initialised_cuda()) and (
+        peak := sum(cuda.max_memory_allocated(device) for device in range(cuda.device_count()))
+    ):
+        return float(peak / 2**20)
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+    except (OSError, IndexError):
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+        return peak_bytes / 2**20
+
+
+def _call(request: bytes, emit: Callable[[Any], None]) -> Outcome:
+    _reset_peak_memory()
+    try:
+        target, args = pickle.loads(request)  # noqa: S301 - from our own parent
+        print(f"{CALL_MARK}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {target}", file=sys.stderr)
+        module, _, function = target.partition(":")
+        value = getattr(importlib.import_module(module), function)(*args, emit)
+        return Outcome(value, None, "", _peak_memory_mib())
+    except BaseException as error:  # noqa: BLE001 - SystemExit too: whatever ends a call is told to the parent
+        # Frames hold the tensors that filled the memory: let go of them before anything else is allocated.
+        traceback.clear_frames(error.__traceback__)
+        traceback.print_exception(error)
+        return Outcome(None, classify(error), _describe(error), _peak_memory_mib())
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it is gone (prctl(2), Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _kill_own_group() -> None:
+    os.killpg(0, signal.SIGKILL)
+
+
+def _receive(connection: "Connection[Any, Any]", requests: "queue.SimpleQueue[bytes]") -> None:
+    """Hand on requests; the pipe's end means that the parent is gone, however it went."""
+    try:
+        while True:
+            requests.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        _kill_own_group()
+
+
+def main(fd: int) -> None:
+    """Serve calls that arrive on a socket until the parent closes it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with_parent()
+    faulthandler.register(STACK_SIGNAL, all_threads=True)
+    connection: Connection[Any, Any] = Connection(fd)
+    sending = threading.Lock()
+
+    def send(message: Any) -> None:
+        with sending:
+            connection.send(message)
+
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
+    while True:
+        outcome = _call(requests.get(), send)
+        try:
+            send(outcome)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            message = f"the returned value cannot be sent to the parent: {error}"
+            send(Outcome(None, "bug", message, outcome.peak_memory_mib))
