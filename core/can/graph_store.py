@@ -1,12 +1,29 @@
-"""The flat graph store: all graphs of a dataset in a few arrays, no object per graph."""
+"""The flat graph store: all graphs of a dataset in a few arrays, no object per graph.
 
-from dataclasses import dataclass
+On disk a store is one folder: an ``.npy`` file per array of ``GraphStore`` and ``manifest.json``, which is
+written last, so that a folder with a manifest is a complete store. ``docs/graphs.md`` has the layout.
+"""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from core.can.splits import TEST
+from core.errors import GraphStoreError
+from settings.graph import GraphSettings
+from settings.group import Group
 
 NUM_NODE_FEATURES = 35
 NUM_EDGE_FEATURES = 11
+STORE_VERSION = 1
+MANIFEST = "manifest.json"
+_CURE = "delete the store's folder and it is built again"
 
 
 @dataclass(frozen=True)
@@ -46,3 +63,207 @@ class GraphStore:
     def num_graphs(self) -> int:
         """Number of graphs ``G``."""
         return len(self.y)
+
+
+class CaptureEntry(Group):
+    """What the manifest tells about one capture.
+
+    Attributes:
+        path: The file.
+        role: ``attack_free``, ``with_attacks`` or ``test``.
+        folder: Test or training folder it belongs to.
+        test_folder: Name under which its TEST windows are evaluated: ``folder`` for a test capture, the
+            file's stem for the held-out end of a training capture.
+        num_frames: Frames read.
+        num_graphs: Full windows.
+        labelled: Whether its frames say if they are attacks; ``y`` is 0 throughout where they do not.
+    """
+
+    path: str
+    role: Literal["attack_free", "with_attacks", "test"]
+    folder: str
+    test_folder: str
+    num_frames: int
+    num_graphs: int
+    labelled: bool
+
+
+class Manifest(Group):
+    """What a store holds and what it was made from (``manifest.json``)."""
+
+    store_version: int
+    feature_version: int
+    dataset: str
+    digest: str
+    data_digest: str
+    split_digest: str
+    graph: GraphSettings
+    captures: list[CaptureEntry]
+    num_frames: int
+    num_graphs: int
+    num_nodes: int
+    num_edges: int
+    num_attack_graphs: int
+    splits: dict[str, int]
+    scaler: dict[str, Any]
+
+    def test_folders(self, store: GraphStore) -> dict[str, NDArray[np.int64]]:
+        """TEST graphs by test folder.
+
+        Args:
+            store: The store of this manifest.
+
+        Returns:
+            Folder name -> int64 indices of its graphs, rising; folders in the manifest's order.
+        """
+        tests = np.flatnonzero(store.split == TEST)
+        captures = store.capture[tests]
+        members: dict[str, list[int]] = {}
+        for index, entry in enumerate(self.captures):
+            members.setdefault(entry.test_folder, []).append(index)
+        folders = {name: tests[np.isin(captures, indices)] for name, indices in members.items()}
+        return {name: graphs for name, graphs in folders.items() if len(graphs)}
+
+
+_LAYOUT: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "x": (np.float32, (NUM_NODE_FEATURES,)),
+    "edge_index": (np.int32, (2,)),
+    "edge_attr": (np.float32, (NUM_EDGE_FEATURES,)),
+    "node_id": (np.uint32, ()),
+    "node_ptr": (np.int64, ()),
+    "edge_ptr": (np.int64, ()),
+    "y": (np.uint8, ()),
+    "capture": (np.int32, ()),
+    "t_start": (np.float64, ()),
+    "t_end": (np.float64, ()),
+    "t_attack": (np.float64, ()),
+    "split": (np.int8, ()),
+}
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
+
+
+class ArrayWriter:
+    """One ``.npy`` file that grows by appended rows; the header gets its length on closing.
+
+    ``edge_index`` is ``[2, E]`` in column order, so that appending an edge appends to the file.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._dtype, self._item = _LAYOUT[name]
+        self._columns = name == "edge_index"
+        self._file: IO[bytes] = _path(folder, name).open("wb")
+        self._num_rows = 0
+        self._header()
+
+    def _header(self) -> None:
+        # numpy pads the header for growth along the last axis in column order, the first in row order.
+        shape = (*self._item, self._num_rows) if self._columns else (self._num_rows, *self._item)
+        header = {"descr": np.dtype(self._dtype).str, "fortran_order": self._columns, "shape": shape}
+        npy.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows ``[n, *item]``; they are cast to the array's type."""
+        np.ascontiguousarray(rows, dtype=self._dtype).tofile(self._file)
+        self._num_rows += len(rows)
+
+    def close(self) -> None:
+        """Write the final header and force the file to disk."""
+        self._file.seek(0)
+        self._header()
+        sync(self._file)
+        self._file.close()
+
+
+def sync(file: IO[Any]) -> None:
+    """Force a file to disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_array(folder: Path, name: str) -> NDArray[Any]:
+    """Memory-map one array of a store.
+
+    Raises:
+        GraphStoreError: The file is missing, cut short, or holds another type or shape than the array has.
+    """
+    path = _path(folder, name)
+    dtype, item = _LAYOUT[name]
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise GraphStoreError(f"{path}: unreadable array of a graph store ({error}); {_CURE}") from error
+    rows = array.T if name == "edge_index" else array
+    if array.dtype != dtype or rows.shape[1:] != item:
+        raise GraphStoreError(
+            f"{path}: holds {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} rows of {item}; {_CURE}"
+        )
+    return array
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` in one step: complete or not there."""
+    temporary = folder / f"{MANIFEST}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(manifest.model_dump_json(indent=1))
+        sync(file)
+    temporary.rename(folder / MANIFEST)
+    sync_folder(folder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a store's manifest.
+
+    Raises:
+        GraphStoreError: It is missing (an unfinished store), damaged or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise GraphStoreError(f"{path}: no complete graph store here ({error}); {_CURE}") from error
+    except ValidationError as error:
+        raise GraphStoreError(f"{path}: damaged or foreign manifest ({error}); {_CURE}") from error
+    if manifest.store_version != STORE_VERSION:
+        raise GraphStoreError(
+            f"{path}: store version {manifest.store_version}, this software reads {STORE_VERSION}; {_CURE}"
+        )
+    return manifest
+
+
+def open_graph_store(path: Path) -> GraphStore:
+    """Open a store; the arrays are memory-mapped and read-only.
+
+    Args:
+        path: Folder of the store.
+
+    Raises:
+        GraphStoreError: The store is incomplete, damaged or of another version; the message names the file.
+    """
+    manifest = read_manifest(path)
+    store = GraphStore(**{field.name: read_array(path, field.name) for field in fields(GraphStore)})
+    num_nodes, num_edges, num_graphs = manifest.num_nodes, manifest.num_edges, manifest.num_graphs
+    lengths = {"x": num_nodes, "node_id": num_nodes, "edge_attr": num_edges, "edge_index": num_edges}
+    lengths |= {"node_ptr": num_graphs + 1, "edge_ptr": num_graphs + 1}
+    for name in _LAYOUT:
+        array = getattr(store, name)
+        expected = lengths.get(name, num_graphs)
+        found = array.shape[-1 if name == "edge_index" else 0]
+        if found != expected:
+            raise GraphStoreError(f"{_path(path, name)}: {found} rows, the manifest says {expected}; {_CURE}")
+    for name, total in (("node_ptr", num_nodes), ("edge_ptr", num_edges)):
+        pointers = getattr(store, name)
+        if pointers[0] != 0 or pointers[-1] != total or (np.diff(pointers) < 0).any():
+            raise GraphStoreError(f"{_path(path, name)}: pointers do not rise from 0 to {total}; {_CURE}")
+    return store
