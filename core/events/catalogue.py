@@ -152,7 +152,7 @@ class PhaseStarted(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseSkipped(Fact):
-    """A phase was not run, and why."""
+    """A planned phase was not reached because its parent failed."""
 
     TYPE: ClassVar[str] = "phase_skipped"
     dataset: str

@@ -1,0 +1,191 @@
+"""One dataset's chain: its phases, run one by one in the training process, every step an event."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from core.can.registry import find_captures
+from core.errors import TrainingProcessError
+from core.events.catalogue import (
+    ChainFinished,
+    ChainStarted,
+    Fact,
+    GraphsBuilt,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseSkipped,
+    PhaseStarted,
+    to_event,
+    to_fact,
+)
+from core.events.log import EventLog
+from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
+from core.planning.plan import captures_digested
+from core.planning.plan_state import PLAN_STATE, PlanState
+from core.planning.registry_view import RegistryView, registry_view
+from core.resources.process import TrainingProcess
+from core.training.job import PhaseJob
+from settings.app import Settings
+from settings.errors import RetrainError
+from settings.layout import Layout
+
+Listener = Callable[[Fact], None]
+
+
+class Chain:
+    """Teacher, student, fusion and evaluation of one dataset within one plan.
+
+    Everything it needs it folds from the log, so it may be begun anew at any time by anyone who knows the two
+    names. Used as a context manager: the training process lives as long as the context.
+
+    Args:
+        output_dir: The plan's output directory.
+        plan_id: The plan.
+        dataset: The dataset.
+        listener: Told every fact after it is in the log.
+
+    Raises:
+        RetrainError: The plan is not in the log.
+    """
+
+    def __init__(
+        self, output_dir: Path, plan_id: str, dataset: str, listener: Listener = lambda fact: None
+    ) -> None:
+        self.plan_id, self.dataset = plan_id, dataset
+        self._log = EventLog(Layout(output_dir).events)
+        self._listener = listener
+        created = self._state().created
+        if created is None:
+            raise RetrainError(f"plan {plan_id} is not in {self._log.root}")
+        self.settings = Settings(**{**created.settings, "output_dir": output_dir})
+        self._machine = created.machine
+        self._layout = Layout(output_dir)
+        self._process = TrainingProcess(f"{plan_id}-{dataset}", self._layout.process_logs)
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin; the captures are digested, since every later step rests on them."""
+        self.emit(ChainStarted(dataset=self.dataset))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the training process and say how the chain ended; an interrupted chain says nothing."""
+        self._process.stop()
+        if kind is None or issubclass(kind, Exception):
+            duration_s = time.monotonic() - self._began
+            status = "failed" if self.remaining() else "completed"
+            self.emit(ChainFinished(dataset=self.dataset, status=status, duration_s=duration_s))
+
+    def emit(self, fact: Fact) -> None:
+        """Append a fact to the plan's stream, then tell the listener."""
+        self._log.append([to_event(self.plan_id, fact)])
+        self._listener(fact)
+
+    def remaining(self) -> list[str]:
+        """Phases still to do, in order."""
+        return self._state().remaining(self.dataset)
+
+    def skip_descendants(self, failed: str) -> None:
+        """Say of every phase after a failed one that it was not reached."""
+        for phase in self.remaining():
+            if PHASES.index(phase) > PHASES.index(failed):
+                self.emit(PhaseSkipped(dataset=self.dataset, phase=phase, reason=f"{failed} failed"))
+
+    def run_phase(self, phase: str) -> None:
+        """Run one attempt of a phase; the log decides with which settings.
+
+        Raises:
+            TrainingProcessError: The attempt failed; its kind says whether another can cure it.
+        """
+        state = self._state().phases[self.dataset, phase]
+        micro_batch_size = self._micro_batch_size(phase)
+        attempt = state.attempts + 1
+        self.emit(
+            PhaseStarted(
+                dataset=self.dataset,
+                phase=phase,
+                attempt=attempt,
+                device=self._machine["device"],
+                precision=self._machine["precision"],
+                micro_batch_size=micro_batch_size,
+            )
+        )
+        began = time.monotonic()
+        try:
+            if phase == GRAPHS:
+                self._build_graphs()
+            else:
+                job = self._job(phase, micro_batch_size, attempt)
+                self._process.run(f"core.training.phases:{job.target}", job, on_fact=self.emit)
+        except (RetrainError, OSError) as error:
+            kind = error.kind if isinstance(error, TrainingProcessError) else "data_error"
+            self.emit(
+                PhaseFailed(
+                    dataset=self.dataset,
+                    phase=phase,
+                    attempt=attempt,
+                    kind=kind,
+                    message=str(error),
+                    micro_batch_size=micro_batch_size,
+                )
+            )
+            raise TrainingProcessError(kind, str(error)) from error
+        self.emit(
+            PhaseFinished(
+                dataset=self.dataset,
+                phase=phase,
+                attempt=attempt,
+                duration_s=time.monotonic() - began,
+                peak_memory_mib=self._process.peak_memory_mib or 0.0,
+            )
+        )
+
+    def _build_graphs(self) -> None:
+        view = self._view()
+        digested = captures_digested(self.dataset, self.settings, view)
+        self.emit(digested)
+        captures = find_captures(self.dataset, self.settings.data)
+        self._process.run(
+            "core.can.graph_builder:build_graph_store",
+            self.dataset,
+            captures,
+            digested.data_digest,
+            self.settings,
+            self._layout.graphs,
+            on_fact=self.emit,
+        )
+
+    def _job(self, phase: str, micro_batch_size: int, attempt: int) -> PhaseJob:
+        view = self._view()
+        facts = [to_fact(event) for event in self._log.read(self.plan_id)]
+        built = next(f for f in reversed(facts) if isinstance(f, GraphsBuilt) and f.dataset == self.dataset)
+        parent = view.models.get((self.dataset, PARENT.get(phase, "")))
+        return PhaseJob(
+            dataset=self.dataset,
+            phase=phase,
+            store=self._layout.graphs / Path(built.path).name,
+            settings=self.settings,
+            models_dir=self._layout.saved_models,
+            checkpoints_dir=self._layout.checkpoints,
+            data_digest=view.captures[self.dataset].data_digest,
+            settings_digest=settings_digest(self.settings, self.dataset, phase),
+            parent_sha256=parent.sha256 if parent else "",
+            micro_batch_size=micro_batch_size,
+            attempt=attempt,
+        )
+
+    def _micro_batch_size(self, phase: str) -> int:
+        """What the settings say, halved for every attempt of this phase that ran out of memory."""
+        state = self._state().phases[self.dataset, phase]
+        training = self.settings.training
+        return max(1, (training.micro_batch_size or training.batch_size) >> state.num_ooms)
+
+    def _state(self) -> PlanState:
+        return PLAN_STATE.fold(self._log.read(self.plan_id))
+
+    def _view(self) -> RegistryView:
+        return registry_view(self._log)

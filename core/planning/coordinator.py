@@ -1,0 +1,158 @@
+"""Plans from beginning to end, without Prefect: what the flows use, and what scripts and tests call directly."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from core.errors import TrainingProcessError
+from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
+from core.events.log import EventLog
+from core.planning.chain import Chain, Listener
+from core.planning.plan import Plan, create_plan
+from core.planning.plan_state import PLAN_STATE, PlanState
+from core.planning.registry_view import registry_view
+from core.resources.probes import probe_machine
+from core.resources.process import retryable
+from core.resources.profiles import fit_to_machine
+from settings.app import Settings
+from settings.errors import RetrainError, SettingsError
+from settings.layout import Layout
+
+
+class RetrainingCoordinator:
+    """Makes plans, carries them out, and says how they stand.
+
+    Args:
+        settings: Settings as loaded; fitted to this machine here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.machine = probe_machine()
+        self.settings = fit_to_machine(settings, self.machine)
+        self.layout = Layout(settings.output_dir)
+        self.log = EventLog(self.layout.events)
+
+    def create_retraining_plan(
+        self,
+        force_retrain: bool = False,
+        datasets: Sequence[str] = (),
+        priority_datasets: Sequence[str] = (),
+    ) -> Plan:
+        """Decide what to retrain; nothing is written.
+
+        Args:
+            force_retrain: Retrain everything, whatever the log says.
+            datasets: Only these; empty for all that are found.
+            priority_datasets: These first.
+
+        Raises:
+            SettingsError: An unknown dataset, or none to be found.
+        """
+        return create_plan(
+            self.settings,
+            registry_view(self.log),
+            asdict(self.machine),
+            datasets=datasets,
+            priority=priority_datasets,
+            force=force_retrain,
+        )
+
+    def begin(self, plan: Plan) -> None:
+        """Put the plan into the log."""
+        self._emit(plan.plan_id, plan.created())
+
+    def resume(self, plan_id: str) -> PlanState:
+        """Take up an interrupted plan.
+
+        Raises:
+            SettingsError: No such plan, or it has nothing left to do.
+        """
+        state = self.state(plan_id)
+        if state.created is None:
+            known = ", ".join(self.log.streams()) or "none"
+            raise SettingsError(f"no plan {plan_id} in {self.log.root}; known plans: {known}")
+        remaining = [f"{d}/{p}" for d in state.datasets for p in state.remaining(d)]
+        if not remaining:
+            raise SettingsError(f"plan {plan_id} has nothing left to do")
+        self._emit(plan_id, PlanResumed(remaining=remaining))
+        return state
+
+    def finish(self, plan_id: str) -> PlanState:
+        """Say how the plan ended, and compact its stream."""
+        state = self.state(plan_id)
+        failed = any(state.remaining(dataset) for dataset in state.datasets)
+        began = state.started_at or datetime.now(UTC)
+        duration_s = (datetime.now(UTC) - began).total_seconds()
+        self._emit(plan_id, PlanFinished(status="failed" if failed else "completed", duration_s=duration_s))
+        self.log.compact(plan_id)
+        return self.state(plan_id)
+
+    def execute_retraining_plan(self, plan: Plan, listener: Listener = lambda fact: None) -> PlanState:
+        """Carry out a plan in this process, dataset by dataset; a failed one does not stop the others.
+
+        Args:
+            plan: From ``create_retraining_plan``.
+            listener: Told every fact after it is in the log.
+
+        Returns:
+            The plan's final state.
+        """
+        with self.exclusive():
+            self.begin(plan)
+            for dataset in plan.datasets:
+                with Chain(self.settings.output_dir, plan.plan_id, dataset, listener) as chain:
+                    _run_chain(chain)
+            return self.finish(plan.plan_id)
+
+    def state(self, plan_id: str) -> PlanState:
+        """How a plan stands."""
+        return PLAN_STATE.fold(self.log.read(plan_id))
+
+    def get_training_status(self) -> dict[str, PlanState]:
+        """How every plan stands, oldest first."""
+        return {plan_id: self.state(plan_id) for plan_id in self.log.streams()}
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the output directory, so that two plans never write the same models at once.
+
+        Raises:
+            RetrainError: Another process holds it, or the directory cannot be written.
+        """
+        root = self.layout.root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            lock = (root / ".lock").open("a+", encoding="ascii")
+        except OSError as error:
+            raise RetrainError(f"cannot write to {root} (setting output_dir, flag --output-dir): {error}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise RetrainError(
+                    f"process {lock.read().strip() or '?'} is carrying out a plan in {root}: wait for it, or "
+                    "choose another --output-dir"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def _emit(self, plan_id: str, fact: Fact) -> None:
+        self.log.append([to_event(plan_id, fact)])
+
+
+def _run_chain(chain: Chain) -> None:
+    for phase in chain.remaining():
+        for retries_left in range(chain.settings.training.max_retries, -1, -1):
+            try:
+                chain.run_phase(phase)
+                break
+            except TrainingProcessError as error:
+                if not retryable(error.kind) or not retries_left:
+                    chain.skip_descendants(phase)
+                    return

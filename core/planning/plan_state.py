@@ -1,0 +1,128 @@
+"""How far a plan is: the projection behind resume, retries and status."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from core.events.catalogue import (
+    EpochFinished,
+    Fact,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseSkipped,
+    PhaseStarted,
+    PlanCreated,
+    PlanFinished,
+    to_fact,
+)
+from core.events.event import Event
+from core.events.projection import Projection
+
+OOM_KINDS = frozenset({"cuda_oom", "host_oom"})
+PhaseStatus = Literal["pending", "running", "completed", "failed", "skipped", "blocked"]
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """One phase of one dataset in one plan.
+
+    Attributes:
+        status: Where it stands; ``skipped`` is up to date, ``blocked`` waits for a failed parent.
+        reason: Why it is planned or skipped, or what the last failure said.
+        attempts: Attempts begun.
+        num_ooms: Attempts ended for want of memory.
+        micro_batch_size: Graphs per forward/backward of the last attempt; 0 before the first.
+        progress: Last epoch of the model being trained, for people.
+    """
+
+    status: PhaseStatus = "pending"
+    reason: str = ""
+    attempts: int = 0
+    num_ooms: int = 0
+    micro_batch_size: int = 0
+    progress: str = ""
+
+
+@dataclass(frozen=True)
+class PlanState:
+    """One plan.
+
+    Attributes:
+        created: The plan as made; None while the stream is empty.
+        phases: State by (dataset, phase), in plan order.
+        status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
+        started_at: When the plan was made.
+        last_event_at: When anything was last heard of it.
+    """
+
+    created: PlanCreated | None = None
+    phases: Mapping[tuple[str, str], PhaseState] = field(default_factory=dict)
+    status: str = "running"
+    started_at: datetime | None = None
+    last_event_at: datetime | None = None
+
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets in plan order."""
+        return list(dict.fromkeys(dataset for dataset, _ in self.phases))
+
+    def remaining(self, dataset: str) -> list[str]:
+        """Phases of a dataset still to do, in order."""
+        return [
+            phase
+            for (name, phase), state in self.phases.items()
+            if name == dataset and state.status not in ("completed", "skipped")
+        ]
+
+
+def _apply(state: PlanState, event: Event) -> PlanState:
+    fact = to_fact(event)
+    state = replace(state, last_event_at=event.occurred_at, started_at=state.started_at or event.occurred_at)
+    match fact:
+        case PlanCreated():
+            phases = {
+                (step["dataset"], step["phase"]): PhaseState(
+                    status="pending" if step["action"] == "run" else "skipped", reason=step["reason"]
+                )
+                for step in fact.steps
+            }
+            return replace(state, created=fact, phases=phases)
+        case PlanFinished():
+            return replace(state, status=fact.status)
+        case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped() | EpochFinished():
+            key = (fact.dataset, fact.phase)
+            old = state.phases.get(key, PhaseState())
+            return replace(state, phases={**state.phases, key: _apply_to_phase(old, fact)})
+        case _:
+            return state
+
+
+def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
+    match fact:
+        case PhaseStarted():
+            return replace(
+                phase,
+                status="running",
+                attempts=phase.attempts + 1,
+                micro_batch_size=fact.micro_batch_size,
+                progress="",
+            )
+        case PhaseFinished():
+            return replace(phase, status="completed", progress="")
+        case PhaseFailed():
+            return replace(
+                phase,
+                status="failed",
+                reason=f"{fact.kind}: {fact.message}",
+                num_ooms=phase.num_ooms + (fact.kind in OOM_KINDS),
+            )
+        case PhaseSkipped():
+            return replace(phase, status="blocked", reason=fact.reason)
+        case EpochFinished():
+            return replace(phase, progress=f"{fact.model} epoch {fact.epoch}")
+        case _:
+            return phase
+
+
+PLAN_STATE: Projection[PlanState] = Projection(PlanState(), _apply)

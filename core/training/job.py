@@ -1,0 +1,49 @@
+"""What a phase is told when it runs in the training process; free of torch so that planning can make one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from settings.app import Settings
+
+_TARGETS = {
+    "teacher": "train_teacher",
+    "student": "distill_student",
+    "fusion": "train_fusion",
+    "evaluation": "evaluate",
+}
+
+
+@dataclass(frozen=True)
+class PhaseJob:
+    """One attempt of one phase.
+
+    Attributes:
+        dataset: The dataset's name.
+        phase: ``teacher``, ``student``, ``fusion`` or ``evaluation``.
+        store: Folder of the graph store.
+        settings: All settings.
+        models_dir: Where best models are saved and parents are found.
+        checkpoints_dir: Where checkpoints are kept.
+        data_digest: Digest of the captures, recorded with what is trained.
+        settings_digest: Digest of the settings that matter to the phase, recorded likewise.
+        parent_sha256: sha256 of the parent phase's saved model; empty where there is no parent.
+        micro_batch_size: Graphs per forward/backward; results do not depend on it.
+        attempt: 1 for the first.
+    """
+
+    dataset: str
+    phase: str
+    store: Path
+    settings: Settings
+    models_dir: Path
+    checkpoints_dir: Path
+    data_digest: str
+    settings_digest: str
+    parent_sha256: str
+    micro_batch_size: int
+    attempt: int
+
+    @property
+    def target(self) -> str:
+        """Name of the function in ``core.training.phases`` that runs it."""
+        return _TARGETS[self.phase]

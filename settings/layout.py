@@ -1,0 +1,74 @@
+"""Where each output lives below the output directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one output directory; nothing is created by naming it.
+
+    Attributes:
+        root: The output directory.
+    """
+
+    root: Path
+
+    @property
+    def events(self) -> Path:
+        """The event log: with checkpoints and models the only truth."""
+        return self.root / "events"
+
+    @property
+    def telemetry(self) -> Path:
+        """Resource samples."""
+        return self.root / "telemetry"
+
+    @property
+    def saved_models(self) -> Path:
+        """Best models of each dataset."""
+        return self.root / "saved_models"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Versioned checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def graphs(self) -> Path:
+        """Graph stores by digest; a cache."""
+        return self.root / "graphs"
+
+    @property
+    def demo(self) -> Path:
+        """Captures of the built-in simulator; a cache."""
+        return self.root / "demo_captures"
+
+    @property
+    def generated_configs(self) -> Path:
+        """Recommended settings, ready for ``--config``."""
+        return self.root / "generated_configs"
+
+    @property
+    def coordinator_logs(self) -> Path:
+        """One log of progress per plan."""
+        return self.root / "coordinator_logs"
+
+    @property
+    def orchestrator_logs(self) -> Path:
+        """Logs of the local Prefect server."""
+        return self.root / "orchestrator_logs"
+
+    @property
+    def process_logs(self) -> Path:
+        """Output and tracebacks of the training processes."""
+        return self.root / "process_logs"
+
+    @property
+    def prefect_home(self) -> Path:
+        """Database of the local Prefect server."""
+        return self.root / "prefect"
+
+    def plan_file(self, plan_id: str, ending: str) -> Path:
+        """A plan's own projection, for example ``plan_file(plan_id, "results.json")``."""
+        return self.root / f"{plan_id}_{ending}"
