@@ -1,0 +1,299 @@
+"""The charts of a dashboard, each one a single view as wide as it is told (or as its container)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import altair as alt
+import polars as pl
+
+from core.analytics.metrics import (
+    BASELINES,
+    folder_order,
+    format_duration,
+    format_metric,
+    metric_label,
+    model_order,
+)
+from core.analytics.results import DatasetResult
+from core.analytics.telemetry import bucket
+from core.analytics.theme import colour
+from core.analytics.timeline import EpochPoint, Span
+
+Chart: TypeAlias = alt.Chart | alt.LayerChart
+Width: TypeAlias = int | str
+
+PHASE_COLOURS = ("graphs", "teacher", "student", "fusion", "evaluation")
+RESOURCES = {
+    "gpu_utilization_percent": "GPU utilisation (%)",
+    "vram_used_mib": "VRAM used (GiB)",
+    "gpu_power_w": "GPU power (W)",
+    "gpu_temperature_c": "GPU temperature (°C)",
+    "cpu_percent": "CPU use (%)",
+    "ram_used_mib": "RAM used (GiB)",
+}
+_TOTALS = {"vram_used_mib": "vram_total_mib", "ram_used_mib": "ram_total_mib"}
+_SHAPES = {"teacher": "triangle-up", "student": "circle", "fusion": "diamond", "mlp": "square", "id": "cross"}
+_ROW_PX = 34
+
+
+def model_colour(model: str) -> str:
+    """A model's colour: by family, and one grey for all baselines."""
+    if model in BASELINES:
+        return colour("baseline")
+    family = model.rpartition("_")[2]
+    return colour(family if family in ("vgae", "gat", "fusion") else "accent")
+
+
+def model_shape(model: str) -> str:
+    """A model's symbol: by its part in the chain."""
+    return _SHAPES.get(model.split("_")[0], "circle")
+
+
+def phase_timeline(spans: Sequence[Span], datasets: Sequence[str], width: Width) -> Chart:
+    """Stretches of work over time, a row per dataset; failed attempts are red and say why."""
+    rows = [
+        {
+            "dataset": span.dataset,
+            "phase": span.phase,
+            "attempt": span.attempt,
+            "from": _milliseconds(span.started_at),
+            "to": _milliseconds(span.ended_at),
+            "duration": format_duration(span.duration_s),
+            "outcome": span.outcome,
+            "paint": "failed" if span.outcome == "failed" else span.phase,
+            "error": span.error,
+            "mark": {"failed": "✕", "interrupted": "⏸", "running": "…"}.get(span.outcome, ""),
+        }
+        for span in spans
+    ]
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X("from:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=_time_axis()),
+        x2="to:T",
+        y=alt.Y(
+            "dataset:N",
+            sort=list(datasets),
+            title=None,
+            axis=None,
+            scale=alt.Scale(domain=list(datasets), paddingInner=0.62, paddingOuter=0.45),
+        ),
+        tooltip=["dataset:N", "phase:N", "attempt:Q", "outcome:N", "duration:N", "error:N"],
+    )
+    bars = base.mark_bar(cornerRadius=2, stroke=colour("surface"), strokeWidth=1).encode(
+        color=alt.Color(
+            "paint:N",
+            legend=None,
+            scale=alt.Scale(
+                domain=[*PHASE_COLOURS, "failed"],
+                range=[*map(colour, PHASE_COLOURS), colour("bad")],
+            ),
+        ),
+        opacity=alt.condition("datum.outcome == 'completed' || datum.outcome == 'failed'", alt.value(1), alt.value(0.45)),
+    )
+    marks = base.mark_text(baseline="middle", align="left", dx=2, fontSize=11, color=colour("surface")).encode(
+        text="mark:N"
+    )
+    return alt.layer(bars, marks, _row_names(datasets)).properties(width=width, height=_ROW_PX * max(1, len(datasets)))
+
+
+def loss_curve(points: Sequence[EpochPoint], width: Width) -> Chart:
+    """Training and validation loss of one model; the best validation epoch is marked."""
+    rows = [
+        {"epoch": point.epoch, "loss": loss, "of": name}
+        for point in points
+        for name, loss in (("training", point.train_loss), ("validation", point.val_loss))
+        if loss is not None
+    ]
+    best = min((row for row in rows if row["of"] == "validation"), key=lambda row: row["loss"], default=None)
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False, tickCount=6))
+    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~g"))
+    tooltip = ["of:N", "epoch:Q", alt.Tooltip("loss:Q", format=".4g")]
+    lines = (
+        alt.Chart(_data(rows))
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=x,
+            y=y,
+            tooltip=tooltip,
+            color=alt.Color(
+                "of:N",
+                legend=None,
+                scale=alt.Scale(domain=["training", "validation"], range=[colour("graphs"), colour("accent")]),
+            ),
+            strokeDash=alt.StrokeDash(
+                "of:N",
+                legend=None,
+                scale=alt.Scale(domain=["training", "validation"], range=[[4, 3], [1, 0]]),
+            ),
+        )
+    )
+    dot = (
+        alt.Chart(_data([best] if best else []))
+        .mark_point(filled=True, size=55, opacity=1, color=colour("accent"))
+        .encode(x=x, y=y, tooltip=tooltip)
+    )
+    return alt.layer(lines, dot).properties(width=width, height=130)
+
+
+def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
+    """One metric of every model in every test folder; baselines are grey and hollow."""
+    folders = folder_order(dataset)
+    models = model_order(dataset.metrics)
+    cells = [(model, folder, dataset.metrics[model].get(folder, {})) for model in models for folder in folders]
+    rows = [
+        {"model": model, "folder": folder, "value": metrics[metric], "baseline": model in BASELINES}
+        for model, folder, metrics in cells
+        if metrics.get(metric) is not None
+    ]
+    undefined = [
+        {"folder": folder, "text": format_metric({metric: None}, metric)}
+        for folder in folders
+        if not any(row["folder"] == folder for row in rows)
+    ]
+    low = min([0.0, *(float(row["value"]) for row in rows)])
+    high = max([float(row["value"]) for row in rows], default=1.0)
+    x = alt.X(
+        "value:Q",
+        title=metric_label(metric),
+        scale=alt.Scale(domain=[low, 1.0 if high > 0.5 else max(high * 1.1, 0.01)]),
+        axis=alt.Axis(tickCount=5),
+    )
+    y = alt.Y(
+        "folder:N",
+        sort=folders,
+        axis=None,
+        scale=alt.Scale(domain=folders, paddingInner=0.62, paddingOuter=0.45),
+    )
+    tooltip = ["model:N", "folder:N", alt.Tooltip("value:Q", format=".4f", title=metric_label(metric))]
+    dots = (
+        alt.Chart(_data(rows))
+        .mark_point(size=75, strokeWidth=1.7)
+        .encode(
+            x=x,
+            y=y,
+            tooltip=tooltip,
+            stroke=_model_scale(models, model_colour, alt.Stroke),
+            fill=_model_scale(models, model_colour, alt.Fill),
+            fillOpacity=alt.condition("datum.baseline", alt.value(0), alt.value(0.75)),
+            shape=_model_scale(models, model_shape, alt.Shape),
+        )
+    )
+    empty = (
+        alt.Chart(_data(undefined))
+        .mark_text(align="left", color=colour("muted"), fontStyle="italic", fontSize=11)
+        .encode(x=alt.XDatum(low), y=y, text="text:N")
+    )
+    lines = (
+        alt.Chart(_data([{"folder": folder} for folder in folders]))
+        .mark_rule(color=colour("line"))
+        .encode(x=alt.value(0), x2=alt.value("width"), y=y)
+    )
+    return alt.layer(lines, dots, empty, _row_names(folders, field="folder")).properties(
+        width=width, height=_ROW_PX * max(1, len(folders))
+    )
+
+
+def resource_curve(
+    samples: pl.DataFrame, metric: str, spans: Sequence[Span], datasets: Sequence[str], width: Width
+) -> Chart | None:
+    """One measured quantity over time, with the phases of each dataset as a tinted lane behind it.
+
+    Returns:
+        The chart, or None where the quantity was not measured.
+    """
+    points = bucket(samples, metric)
+    if points.is_empty():
+        return None
+    scale = 1024.0 if metric.endswith("_mib") else 1.0
+    total = samples[_TOTALS[metric]].max() if metric in _TOTALS else None
+    peak = points["max"].max()
+    top = 100.0 if metric.endswith("percent") else float(total or peak * 1.08) / scale  # type: ignore[operator, arg-type]
+    rows = [
+        {
+            "at": _milliseconds(row["occurred_at"]),
+            "gpu": f"GPU {row['gpu_index']}" if row["gpu_index"] is not None else "machine",
+            "mean": round(row["mean"] / scale, 3),
+            "min": round(row["min"] / scale, 3),
+            "max": round(row["max"] / scale, 3),
+        }
+        for row in points.to_dicts()
+    ]
+    x = alt.X("at:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=_time_axis())
+    y = alt.Y(
+        "mean:Q",
+        title=RESOURCES[metric],
+        scale=alt.Scale(domain=[0.0, top], nice=False, clamp=True),
+        axis=alt.Axis(tickCount=4, format="~g"),
+    )
+    series = sorted({str(row["gpu"]) for row in rows})
+    paint = alt.Color(
+        "gpu:N",
+        legend=None if len(series) == 1 else alt.Legend(orient="top", title=None),
+        scale=alt.Scale(domain=series, range=[colour(c) for c in ("accent", "gat", "student", "fusion")]),
+    )
+    base = alt.Chart(_data(rows)).encode(x=x, color=paint)
+    band = base.mark_area(opacity=0.22).encode(y=alt.Y("min:Q", title=RESOURCES[metric]), y2="max:Q")
+    line = base.mark_line(strokeWidth=1.6).encode(
+        y=y,
+        tooltip=["gpu:N", alt.Tooltip("at:T", format="%H:%M:%S"), "min:Q", "mean:Q", "max:Q"],
+    )
+    return alt.layer(_lanes(spans, datasets, top), band, line).properties(width=width, height=120)
+
+
+def _lanes(spans: Sequence[Span], datasets: Sequence[str], top: float) -> Chart:
+    height = top / max(1, len(datasets))
+    rank = {name: number for number, name in enumerate(reversed(datasets))}
+    rows = [
+        {
+            "dataset": span.dataset,
+            "phase": span.phase,
+            "from": _milliseconds(span.started_at),
+            "to": _milliseconds(span.ended_at),
+            "low": height * rank[span.dataset],
+            "high": height * (rank[span.dataset] + 1),
+        }
+        for span in spans
+    ]
+    return (
+        alt.Chart(_data(rows))
+        .mark_rect(opacity=0.13)
+        .encode(
+            x="from:T",
+            x2="to:T",
+            y="low:Q",
+            y2="high:Q",
+            fill=alt.Fill(
+                "phase:N",
+                legend=None,
+                scale=alt.Scale(domain=list(PHASE_COLOURS), range=[*map(colour, PHASE_COLOURS)]),
+            ),
+            tooltip=["dataset:N", "phase:N"],
+        )
+    )
+
+
+def _row_names(names: Sequence[str], field: str = "dataset") -> Chart:
+    """Names above their rows: long ones need no margin, so a chart stays wide in a narrow window."""
+    return (
+        alt.Chart(_data([{field: name} for name in names]))
+        .mark_text(align="left", baseline="middle", dy=-13, fontSize=11, color=colour("ink"))
+        .encode(x=alt.value(0), y=alt.Y(f"{field}:N", sort=list(names)), text=f"{field}:N")
+    )
+
+
+def _model_scale(models: Sequence[str], value: Any, channel: Any) -> Any:
+    return channel(
+        "model:N", legend=None, scale=alt.Scale(domain=list(models), range=[value(name) for name in models])
+    )
+
+
+def _time_axis() -> alt.Axis:
+    return alt.Axis(grid=False, tickCount=6, labelOverlap=True)
+
+
+def _data(rows: Sequence[dict[str, Any]]) -> alt.Data:
+    return alt.Data(values=list(rows))
+
+
+def _milliseconds(time: datetime) -> int:
+    return round(time.timestamp() * 1000)

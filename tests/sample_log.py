@@ -1,0 +1,464 @@
+"""A simulated plan: the event log and the telemetry that a real one leaves behind, from one seed.
+
+Two datasets train at once. The first dataset's student runs out of GPU memory once and recovers; the second
+one's fusion fails for good. Rows are quarantined, one capture is refused, and a test folder has one class.
+"""
+
+import dataclasses
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from core.events.catalogue import (
+    CaptureRefused,
+    CapturesDigested,
+    ChainFinished,
+    ChainStarted,
+    CheckpointWritten,
+    ConfigRecommended,
+    EpochFinished,
+    Fact,
+    GraphsBuilt,
+    ModelEvaluated,
+    ModelSaved,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseSkipped,
+    PhaseStarted,
+    PlanCreated,
+    PlanFinished,
+    RowsQuarantined,
+    SharedCapturesFound,
+    ThresholdCalibrated,
+    to_event,
+)
+from core.events.event import Event
+from settings.app import Settings
+
+PLAN_ID = "plan-20261103-0915-7f3a"
+START = datetime(2026, 11, 3, 9, 15, tzinfo=UTC)
+PHASES = ("teacher", "student", "fusion", "evaluation")
+MODELS = ("teacher_vgae", "teacher_gat", "student_vgae", "student_gat", "fusion", "mlp_fusion", "id_frequency")
+FOLDERS = (
+    "test_01_known_vehicle_known_attack",
+    "test_02_unknown_vehicle_known_attack",
+    "test_03_known_vehicle_unknown_attack",
+    "test_04_unknown_vehicle_unknown_attack",
+    "test_05_suppress",
+    "test_06_masquerade",
+)
+MACHINES: dict[bool, dict[str, Any]] = {
+    True: {
+        "hostname": "gpu-01",
+        "cpu_name": "AMD EPYC 7543",
+        "num_cores": 16,
+        "ram_total_mib": 131_072.0,
+        "gpus": [{"index": 0, "name": "NVIDIA GeForce RTX 3090", "vram_total_mib": 24_576.0}],
+    },
+    False: {
+        "hostname": "laptop",
+        "cpu_name": "AMD Ryzen 7 5800U",
+        "num_cores": 8,
+        "ram_total_mib": 15_872.0,
+        "gpus": [],
+    },
+}
+_PHASE_MODELS = {
+    "teacher": ("teacher_vgae", "teacher_gat"),
+    "student": ("student_vgae", "student_gat"),
+    "fusion": ("fusion",),
+    "evaluation": (),
+}
+_FILES = {
+    "teacher": "best_teacher_model_{}.pth",
+    "student": "final_student_model_{}.pth",
+    "fusion": "fusion_agent_{}.pth",
+}
+_PARAMETERS = {
+    "teacher_vgae": 1_710_000,
+    "teacher_gat": 1_100_000,
+    "student_vgae": 86_000,
+    "student_gat": 55_000,
+    "fusion": 32_000,
+}
+_SKILL = dict(zip(MODELS, (0.62, 0.93, 0.58, 0.90, 0.91, 0.89, 0.71), strict=True))
+
+
+@dataclass
+class SampleLog:
+    """Collects facts with the times at which they happened."""
+
+    plan_id: str
+    gpu: bool
+    rng: random.Random
+    facts: list[tuple[float, Fact]] = field(default_factory=list)
+
+    def say(self, at_s: float, fact: Fact) -> None:
+        self.facts.append((at_s, fact))
+
+    def events(self) -> list[Event]:
+        """All facts as events, in order of time, with ids and positions as a log gives them."""
+        ordered = sorted(self.facts, key=lambda fact: fact[0])
+        return [
+            dataclasses.replace(
+                to_event(self.plan_id, fact),
+                event_id=f"{position:032x}",
+                position=position,
+                occurred_at=START + timedelta(seconds=at_s),
+            )
+            for position, (at_s, fact) in enumerate(ordered)
+        ]
+
+
+def sample_events(
+    plan_id: str = PLAN_ID,
+    datasets: Sequence[str] = ("hcrl_sa", "set_01"),
+    folders: Sequence[str] = FOLDERS[:4],
+    *,
+    gpu: bool = True,
+    failures: bool = True,
+    seed: int = 7,
+) -> list[Event]:
+    """The events of a whole plan."""
+    log = SampleLog(plan_id, gpu, random.Random(seed))
+    settings = Settings(models={"preset": "published"}) if gpu else Settings()  # type: ignore[arg-type]
+    steps = [
+        {
+            "dataset": dataset,
+            "phase": phase,
+            "action": "run",
+            "reason": "no model yet" if phase == "teacher" else "its parent model changes",
+            "settings_digest": _digest(dataset, phase),
+        }
+        for dataset in datasets
+        for phase in PHASES
+    ]
+    log.say(
+        0.0,
+        PlanCreated(
+            steps=steps, settings=settings.model_dump(mode="json"), machine=MACHINES[gpu], force=False
+        ),
+    )
+    failed = False
+    end_s = 0.0
+    for index, dataset in enumerate(datasets):
+        trouble = failures and index == 1
+        chain_end = _chain(log, dataset, folders, start_s=2.0 + index, oom=failures and index == 0, bug=trouble)
+        failed |= trouble
+        end_s = max(end_s, chain_end)
+    log.say(
+        end_s + 0.5,
+        ConfigRecommended(
+            device_name="NVIDIA GeForce RTX 3090" if gpu else "AMD Ryzen 7 5800U",
+            settings={"training": {"batch_size": 4096, "micro_batch_size": 1024, "epochs": 15}},
+            reasons=[
+                "hcrl_sa student ran out of GPU memory with micro-batches of 2048 graphs and went through with 1024.",
+                "The best epoch of teacher_gat was its last: 15 epochs instead of 10.",
+            ],
+        ),
+    )
+    log.say(
+        end_s + 1.0, PlanFinished(status="failed" if failed else "completed", duration_s=round(end_s + 1.0, 3))
+    )
+    return log.events()
+
+
+def _chain(
+    log: SampleLog, dataset: str, folders: Sequence[str], *, start_s: float, oom: bool, bug: bool
+) -> float:
+    rng = log.rng
+    log.say(start_s, ChainStarted(dataset=dataset))
+    _data(log, dataset, folders, start_s, trouble=bug)
+    now = start_s + 14.0
+    device = "cuda:0" if log.gpu else "cpu"
+    precision = "bf16" if log.gpu else "fp32"
+    for phase in PHASES:
+        micro = 2048
+        if bug and phase == "evaluation":
+            log.say(
+                now,
+                PhaseSkipped(dataset=dataset, phase=phase, reason="the fusion phase it depends on failed"),
+            )
+            continue
+        for attempt in (1, 2):
+            fails = attempt == 1 and ((oom and phase == "student") or (bug and phase == "fusion"))
+            log.say(
+                now,
+                PhaseStarted(
+                    dataset=dataset,
+                    phase=phase,
+                    attempt=attempt,
+                    device=device,
+                    precision=precision,
+                    micro_batch_size=micro,
+                ),
+            )
+            began = now
+            now = _epochs(log, dataset, phase, now, num_epochs=2 if fails else 10)
+            if not fails:
+                _finish(log, dataset, phase, attempt, began, now)
+                break
+            kind, message = (
+                ("cuda_oom", "CUDA out of memory: tried to allocate 512 MiB, 213 MiB free of 24 576 MiB")
+                if oom
+                else ("bug", "ValueError: replay buffer holds no transition <script>alert(1)</script>")
+            )
+            log.say(
+                now,
+                PhaseFailed(
+                    dataset=dataset,
+                    phase=phase,
+                    attempt=attempt,
+                    kind=kind,
+                    message=message,
+                    micro_batch_size=micro,
+                ),
+            )
+            if bug:
+                break
+            micro //= 2
+            now += 5.0
+        if phase == "evaluation":
+            _evaluations(log, dataset, folders, now - 1.0)
+        now += 1.0 + rng.random()
+    log.say(
+        now,
+        ChainFinished(
+            dataset=dataset, status="failed" if bug else "completed", duration_s=round(now - start_s, 3)
+        ),
+    )
+    return now
+
+
+def _data(log: SampleLog, dataset: str, folders: Sequence[str], start_s: float, *, trouble: bool) -> None:
+    paths = [
+        f"data/{dataset}/train_02_with_attacks/DoS-1.csv",
+        *(f"data/{dataset}/{f}/1.csv" for f in folders),
+    ]
+    log.say(
+        start_s + 1.0,
+        CapturesDigested(
+            dataset=dataset,
+            data_digest=_digest(dataset, "data"),
+            captures=[
+                {
+                    "path": path,
+                    "role": "test" if "test_" in path else "with_attacks",
+                    "folder": path.split("/")[2],
+                    "num_bytes": 2_900_000 + 1000 * number,
+                    "mtime_ns": 1_700_000_000_000_000_000,
+                    "sha256": _digest(dataset, path),
+                }
+                for number, path in enumerate(paths)
+            ],
+        ),
+    )
+    if trouble:
+        log.say(
+            start_s + 2.0,
+            RowsQuarantined(
+                dataset=dataset,
+                path=paths[0],
+                num_rows=37,
+                num_frames=90_169,
+                reasons={"bad hex payload": 30, "timestamp goes back": 7},
+                examples=[{"line": 812, "reason": "bad hex payload", "text": "1.02,0316,GG12"}],
+            ),
+        )
+        log.say(
+            start_s + 2.5,
+            CaptureRefused(
+                dataset=dataset,
+                path=paths[-1],
+                reason="12.4 % of its rows are bad, more than data.max_quarantined_fraction (5 %)",
+            ),
+        )
+        log.say(
+            start_s + 3.0,
+            SharedCapturesFound(
+                dataset=dataset,
+                captures=[
+                    {
+                        "path": paths[1],
+                        "other_dataset": "hcrl_sa",
+                        "other_path": "data/hcrl_sa/test_01/1.csv",
+                        "sha256": _digest("a", "b"),
+                    }
+                ],
+            ),
+        )
+    log.say(
+        start_s + 12.0,
+        GraphsBuilt(
+            dataset=dataset,
+            path=f"cache/{dataset}",
+            graphs_digest=_digest(dataset, "graphs"),
+            split_digest=_digest(dataset, "split"),
+            num_frames=4_200_000,
+            num_graphs=42_000,
+            num_nodes=1_243_200,
+            num_edges=1_848_000,
+            num_attack_graphs=7_140,
+            splits={"train": 24_100, "val": 6_000, "test": 11_700, "embargo": 200},
+            duration_s=9.6,
+            cached=False,
+        ),
+    )
+
+
+def _epochs(log: SampleLog, dataset: str, phase: str, now: float, num_epochs: int) -> float:
+    for model in _PHASE_MODELS[phase]:
+        level = 0.35 + 0.4 * log.rng.random()
+        for epoch in range(1, num_epochs + 1):
+            duration_s = (11.0 if "teacher" in model else 4.0) * (0.9 + 0.2 * log.rng.random())
+            now += duration_s
+            train = level * math.exp(-epoch / 3.0) + 0.04
+            log.say(
+                now,
+                EpochFinished(
+                    dataset=dataset,
+                    phase=phase,
+                    model=model,
+                    epoch=epoch,
+                    train_loss=round(train, 6),
+                    val_loss=round(train * (1.1 + 0.05 * log.rng.random()), 6),
+                    val_metric=round(1 - train, 6) if model.endswith("gat") else None,
+                    learning_rate=1e-3,
+                    num_steps=50,
+                    duration_s=round(duration_s, 3),
+                    graphs_per_s=round(24_100 / duration_s, 1),
+                    data_wait_s=0.2,
+                ),
+            )
+            log.say(
+                now + 0.05,
+                CheckpointWritten(
+                    dataset=dataset,
+                    phase=phase,
+                    model=model,
+                    epoch=epoch,
+                    path=f"checkpoints/{dataset}/{model}-{epoch:04}.pt",
+                    sha256=_digest(dataset, f"{model}{epoch}"),
+                ),
+            )
+    return now + (12.0 if phase == "evaluation" else 0.5)
+
+
+def _finish(log: SampleLog, dataset: str, phase: str, attempt: int, began: float, now: float) -> None:
+    if phase in _FILES:
+        log.say(
+            now - 0.2,
+            ModelSaved(
+                dataset=dataset,
+                phase=phase,
+                path=f"saved_models/{_FILES[phase].format(dataset)}",
+                sha256=_digest(dataset, phase + "model"),
+                data_digest=_digest(dataset, "data"),
+                settings_digest=_digest(dataset, phase),
+                parent_sha256="",
+                num_parameters={model: _PARAMETERS[model] for model in _PHASE_MODELS[phase]},
+            ),
+        )
+    log.say(
+        now,
+        PhaseFinished(
+            dataset=dataset,
+            phase=phase,
+            attempt=attempt,
+            duration_s=round(now - began, 3),
+            peak_memory_mib=round(6000 + 9000 * log.rng.random(), 1) if log.gpu else 2100.0,
+        ),
+    )
+
+
+def _evaluations(log: SampleLog, dataset: str, folders: Sequence[str], now: float) -> None:
+    for model in MODELS:
+        log.say(
+            now - 8.0,
+            ThresholdCalibrated(
+                dataset=dataset, model=model, threshold=round(0.3 + 0.3 * log.rng.random(), 4), val_mcc=0.9
+            ),
+        )
+        for number, folder in enumerate(folders):
+            skill = _SKILL[model] * (1.0 if "known_vehicle_known" in folder else 0.8) - 0.1 * log.rng.random()
+            log.say(
+                now - 6.0, ModelEvaluated(dataset=dataset, model=model, folder=folder, metrics=_metrics(skill, number))
+            )
+
+
+def _metrics(skill: float, number: int) -> dict[str, float | int | None]:
+    one_class = number == len(FOLDERS) - 2 or number == 3
+    defined = {
+        "precision": skill + 0.03,
+        "recall": skill - 0.02,
+        "f1": skill,
+        "macro_f1": skill + 0.01,
+        "mcc": skill - 0.08,
+        "auroc": min(0.999, skill + 0.06),
+        "average_precision": skill + 0.02,
+    }
+    rounded: dict[str, float | int | None] = {
+        name: None if one_class else round(value, 4) for name, value in defined.items()
+    }
+    return rounded | {
+        "false_positive_rate": round((1 - skill) / 10, 5),
+        "false_alarms_per_hour": round((1 - skill) * 80, 1),
+        "time_to_alarm_s": None if one_class else round((1 - skill) * 3, 3),
+        "num_windows": 2900,
+        "num_attack_windows": 0 if one_class else 510,
+    }
+
+
+def write_telemetry(
+    output_dir: Path, events: Sequence[Event], *, gpu: bool = True, interval_s: float = 2.0
+) -> None:
+    """Resource samples over the time of a plan, one file per dataset as the sampler lays them out."""
+    plan_id = events[0].stream
+    datasets = sorted({str(e.payload["dataset"]) for e in events if "dataset" in e.payload})
+    duration_s = (events[-1].occurred_at - events[0].occurred_at).total_seconds()
+    for dataset in datasets:
+        folder = output_dir / "telemetry" / f"plan={plan_id}" / f"dataset={dataset}"
+        folder.mkdir(parents=True)
+        rows = list(_samples(duration_s, interval_s, gpu=gpu))
+        schema = {"gpu_index": pl.Int32, "gpu_name": pl.String} | dict.fromkeys(
+            (
+                "gpu_utilization_percent",
+                "vram_used_mib",
+                "vram_total_mib",
+                "gpu_power_w",
+                "gpu_temperature_c",
+            ),
+            pl.Float64,
+        )
+        pl.DataFrame(rows, schema_overrides=schema).write_parquet(folder / "00000000.parquet")
+
+
+def _samples(duration_s: float, interval_s: float, *, gpu: bool) -> Iterator[dict[str, Any]]:
+    rng = random.Random(3)
+    for number in range(int(duration_s / interval_s)):
+        busy = 0.5 + 0.4 * math.sin(number / 17.0) + 0.1 * rng.random()
+        yield {
+            "occurred_at": START + timedelta(seconds=number * interval_s),
+            "cpu_percent": 100.0 * min(1.0, busy),
+            "ram_used_mib": 14_000.0 + 40.0 * number**0.5 if gpu else 6_000.0 + 1000 * busy,
+            "ram_total_mib": MACHINES[gpu]["ram_total_mib"],
+            "process_rss_mib": 2_200.0 + 300 * busy,
+            "disk_free_mib": 410_000.0 - number,
+            "gpu_index": 0 if gpu else None,
+            "gpu_name": "NVIDIA GeForce RTX 3090" if gpu else None,
+            "gpu_utilization_percent": round(80.0 * busy) if gpu else None,
+            "vram_used_mib": 9_000.0 + 4000 * busy if gpu else None,
+            "vram_total_mib": 24_576.0 if gpu else None,
+            "gpu_power_w": 120.0 + 200 * busy if gpu else None,
+            "gpu_temperature_c": 45.0 + 25 * busy if gpu else None,
+        }
+
+
+def _digest(*parts: str) -> str:
+    return random.Random("/".join(parts)).randbytes(32).hex()
