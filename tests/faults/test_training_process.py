@@ -1,0 +1,229 @@
+"""The training process under real signals, limits and hangs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.errors import TrainingProcessError
+from core.events.catalogue import ChainStarted, Fact
+from core.resources.process import TrainingProcess
+
+pytestmark = pytest.mark.faults
+TARGETS = "tests.training_targets:"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[TrainingProcess]:
+    with TrainingProcess("set_01", tmp_path / "process_logs") as process:
+        yield process
+
+
+def failure(
+    process: TrainingProcess, target: str, *args: Any, facts: list[Fact] | None = None
+) -> TrainingProcessError:
+    heard: list[Fact] = [] if facts is None else facts
+    with pytest.raises(TrainingProcessError) as caught:
+        process.run(TARGETS + target, *args, on_fact=heard.append, timeout_s=120)
+    assert not process.is_alive
+    return caught.value
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for(condition: Any, within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_killed_from_outside_is_killed_not_a_bug(process: TrainingProcess, signum: int) -> None:
+    facts: list[Fact] = []
+    error = failure(process, "end_by", signum, facts=facts)
+    assert error.kind == "killed"
+    assert signal.Signals(signum).name in str(error)
+    assert facts == [ChainStarted(dataset="last words")]
+    assert process.peak_memory_mib is None
+    assert process.run(TARGETS + "echo", 1, on_fact=facts.append) == 1
+
+
+def test_a_child_killed_between_calls_is_replaced(process: TrainingProcess) -> None:
+    process.run(TARGETS + "echo", 1, on_fact=print)
+    first = process.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not process.is_alive)
+    assert process.pid is None
+    assert process.run(TARGETS + "echo", 2, on_fact=print) == 2
+    assert process.pid not in (None, first)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_crash_in_native_code_is_a_bug_with_its_stack(process: TrainingProcess, signum: int) -> None:
+    error = failure(process, "end_by", signum)
+    assert error.kind == "bug"
+    assert signal.Signals(signum).name in str(error)
+    assert "in end_by" in str(error)
+
+
+def test_a_child_that_leaves_without_a_word_is_a_bug(process: TrainingProcess) -> None:
+    error = failure(process, "leave", 0)
+    assert error.kind == "bug"
+    assert "exit code 0" in str(error)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "exhaust_with_bytes",
+        "exhaust_with_small_objects",
+        "exhaust_with_numpy",
+        "exhaust_with_torch",
+        "exhaust_with_polars",
+    ],
+)
+def test_running_into_a_memory_limit_is_host_oom(process: TrainingProcess, target: str) -> None:
+    assert failure(process, target).kind == "host_oom"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        ("oom", "cuda_oom"),
+        ("accelerator", "cuda_error"),
+        ("accelerator_oom", "cuda_oom"),
+        ("cublas", "cuda_error"),
+        ("cublas_oom", "cuda_oom"),
+        ("shape", "bug"),
+    ],
+)
+def test_errors_of_torch_are_told_apart(process: TrainingProcess, raised: str, kind: str) -> None:
+    assert failure(process, "fail_in_torch", raised).kind == kind
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A memory cgroup of 128 MiB below this process's own, where that may be made."""
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    mount, limit = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if "memory" in own else (
+        "/sys/fs/cgroup", "memory.max",
+    )  # fmt: skip
+    folder = Path(mount + own.get("memory", own.get("", "/"))) / f"retrain-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make a memory cgroup: {error}")
+    try:
+        try:
+            (folder / limit).write_text(str(128 << 20))
+        except OSError as error:
+            pytest.skip(f"cannot limit a memory cgroup: {error}")
+        yield folder
+    finally:
+        wait_for(lambda: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
+
+
+def test_the_kernels_out_of_memory_killer_is_recognised(small_cgroup: Path, tmp_path: Path) -> None:
+    with TrainingProcess("a", tmp_path) as process:
+        facts: list[Fact] = []
+        error = failure(process, "exhaust_cgroup", small_cgroup, facts=facts)
+    assert facts == [ChainStarted(dataset="joined")]
+    assert error.kind == "host_oom"
+    assert "ran out of memory" in str(error)
+
+
+def test_silence_is_a_hang_whose_stack_is_kept(process: TrainingProcess) -> None:
+    began = time.monotonic()
+    with pytest.raises(TrainingProcessError, match=r"no progress for 0\.5 s") as caught:
+        process.run(TARGETS + "wait", None, on_fact=lambda fact: None, timeout_s=0.5)
+    assert caught.value.kind == "hang"
+    assert time.monotonic() - began < 10
+    assert not process.is_alive
+    assert "in wait" in process.log_path.read_text(encoding="utf-8")
+
+
+def test_a_hang_inside_native_code_is_found_too(process: TrainingProcess) -> None:
+    with pytest.raises(TrainingProcessError) as caught:
+        process.run(TARGETS + "hang_holding_the_gil", None, on_fact=lambda fact: None, timeout_s=0.5)
+    assert caught.value.kind == "hang"
+    assert "in hang_holding_the_gil" in process.log_path.read_text(encoding="utf-8")
+
+
+def test_progress_slower_than_no_limit_but_steady_is_no_hang(process: TrainingProcess) -> None:
+    facts: list[Fact] = []
+
+    def listen_slowly(fact: Fact) -> None:
+        time.sleep(0.1)
+        facts.append(fact)
+
+    process.run(TARGETS + "count", 10, 0, on_fact=listen_slowly, timeout_s=0.5)
+    assert len(facts) == 10
+
+
+def test_a_dead_childs_own_children_are_killed(process: TrainingProcess, tmp_path: Path) -> None:
+    failure(process, "start_grandchild_and_die", tmp_path / "pid")
+    grandchild = int((tmp_path / "pid").read_text())
+    wait_for(lambda: is_gone(grandchild))
+
+
+def test_stopping_from_another_thread_ends_a_call_under_way(process: TrainingProcess) -> None:
+    threading.Timer(0.5, process.stop).start()
+    assert failure(process, "wait", None).kind == "killed"
+
+
+@pytest.fixture
+def parent_of(tmp_path: Path) -> Iterator[Any]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(target: str) -> tuple["subprocess.Popen[bytes]", int]:
+        pid_file = tmp_path / "pid"
+        arguments = [target, str(pid_file), str(tmp_path / "logs")]
+        parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.training_targets", *arguments],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(parent)
+        wait_for(lambda: pid_file.exists() and pid_file.read_text())
+        return parent, int(pid_file.read_text())
+
+    yield start
+    for parent in started:
+        parent.kill()
+        parent.communicate()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["wait", "wait_without_kernel_help", "hang_holding_the_gil"],
+)
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_the_child_dies_with_its_parent(parent_of: Any, target: str, signum: int) -> None:
+    parent, child = parent_of(target)
+    parent.send_signal(signum)
+    assert parent.wait(20) == -signum
+    wait_for(lambda: is_gone(child))
+
+
+def test_ctrl_c_ends_the_parent_and_its_child(parent_of: Any) -> None:
+    parent, child = parent_of("wait")
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.wait(20) == -signal.SIGINT
+    assert re.search(rb"^KeyboardInterrupt", parent.stderr.read(), re.MULTILINE)
+    wait_for(lambda: is_gone(child))

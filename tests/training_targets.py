@@ -1,0 +1,181 @@
+"""Functions that tests have the training process run; run as a module, a parent to kill."""
+
+import ctypes
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from core.errors import ArtifactError, CaptureError, GraphStoreError, TrainingError, TrainingProcessError
+from core.events.catalogue import ChainStarted, Emit
+from core.resources.process import TrainingProcess
+from settings.errors import SettingsError
+
+
+class TwoArgumentsError(Exception):
+    """An exception that pickle cannot rebuild."""
+
+    def __init__(self, left: str, right: str) -> None:
+        super().__init__(f"{left} and {right}")
+
+
+def count(num_facts: int, padding: int, emit: Emit) -> int:
+    for number in range(num_facts):
+        emit(ChainStarted(dataset=f"{number}{'x' * padding}"))
+    return num_facts
+
+
+def echo(value: Any, emit: Emit) -> Any:
+    return value
+
+
+def say(text: str, emit: Emit) -> None:
+    print(text)
+    print(text, file=sys.stderr)
+    os.write(1, b"written by native code\n")
+
+
+def hold(num_bytes: int, emit: Emit) -> int:
+    return len(b"x" * num_bytes)
+
+
+def loaded_modules(emit: Emit) -> list[str]:
+    return sorted(sys.modules)
+
+
+def interrupted_work(seconds: float, emit: Emit) -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(seconds)
+    return "done"
+
+
+def wait(pid_file: Path | None, emit: Emit) -> None:
+    emit(ChainStarted(dataset="waiting"))
+    if pid_file:
+        pid_file.write_text(str(os.getpid()), encoding="ascii")
+    time.sleep(600)
+
+
+def wait_without_kernel_help(pid_file: Path, emit: Emit) -> None:
+    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)  # as on a system without PR_SET_PDEATHSIG
+    wait(pid_file, emit)
+
+
+def hang_holding_the_gil(pid_file: Path | None, emit: Emit) -> None:
+    if pid_file:
+        pid_file.write_text(str(os.getpid()), encoding="ascii")
+    re.match(r"(a*)*b", "a" * 60)
+
+
+def start_grandchild_and_die(pid_file: Path, emit: Emit) -> None:
+    grandchild = subprocess.Popen(["sleep", "600"])
+    pid_file.write_text(str(grandchild.pid), encoding="ascii")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_by(signum: int, emit: Emit) -> None:
+    emit(ChainStarted(dataset="last words"))
+    os.kill(os.getpid(), signum)
+    time.sleep(60)
+
+
+def leave(code: int, emit: Emit) -> None:
+    os._exit(code)
+
+
+def fail(kind: str, emit: Emit) -> None:
+    raise {
+        "capture": CaptureError("set_01/a.csv line 7: bad hex"),
+        "store": GraphStoreError("damaged store"),
+        "training": TrainingError("loss is not finite"),
+        "artifact": ArtifactError("sha256 differs"),
+        "settings": SettingsError("training.lr: too high"),
+        "nested": TrainingProcessError("cuda_oom", "one graph does not fit"),
+        "memory": MemoryError(),
+        "enomem": OSError(12, "Cannot allocate memory"),
+        "value": ValueError("a bug"),
+        "exit": SystemExit(3),
+        "unpicklable": TwoArgumentsError("this", "that"),
+    }[kind]
+
+
+def fail_in_torch(kind: str, emit: Emit) -> None:
+    import torch
+
+    accelerator_error: Any = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    out_of_memory: Any = torch.AcceleratorError("CUDA error: out of memory")
+    accelerator_error.error_code, out_of_memory.error_code = 700, 2
+    raise {
+        "oom": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        "accelerator": accelerator_error,
+        "accelerator_oom": out_of_memory,
+        "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+        "cublas_oom": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+        "shape": RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
+    }[kind]
+
+
+def _leave_address_space(mib: int) -> None:
+    size = int(re.findall(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))[0]) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (size + (mib << 20),) * 2)
+
+
+def exhaust_with_bytes(emit: Emit) -> None:
+    _leave_address_space(64)
+    bytearray(1 << 30)
+
+
+def exhaust_with_small_objects(emit: Emit) -> None:
+    _leave_address_space(64)
+    kept: list[list[int]] = []
+    while True:
+        kept.append([1, 2, 3])
+
+
+def exhaust_with_numpy(emit: Emit) -> None:
+    import numpy as np
+
+    _leave_address_space(64)
+    np.ones(1 << 28)
+
+
+def exhaust_with_torch(emit: Emit) -> None:
+    import torch
+
+    _leave_address_space(64)
+    torch.ones(1 << 28)
+
+
+def exhaust_with_polars(emit: Emit) -> None:
+    import polars as pl
+
+    frame = pl.DataFrame({"a": [1]})
+    _leave_address_space(256)
+    frame.select(pl.col("a").repeat_by(1 << 28))
+
+
+def exhaust_cgroup(cgroup: Path, emit: Emit) -> None:
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    emit(ChainStarted(dataset="joined"))
+    kept = []
+    while True:
+        kept.append(b"x" * (1 << 20))
+
+
+def return_something_unpicklable(emit: Emit) -> Any:
+    return threading.Lock()
+
+
+def emit_something_unpicklable(emit: Any) -> None:
+    emit(threading.Lock())
+
+
+if __name__ == "__main__":
+    with TrainingProcess("child", Path(sys.argv[3])) as process:
+        process.run(f"tests.training_targets:{sys.argv[1]}", Path(sys.argv[2]), on_fact=lambda fact: None)
