@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 CLASSIC_PAYLOAD_BYTES = 8
 FD_PAYLOAD_BYTES = 64
+MAX_STANDARD_ID = 0x7FF
+MAX_EXTENDED_ID = 0x1FFF_FFFF
+EXTENDED_ID_DIGITS = 8
+"""Hex digits by which candump writes a 29-bit id."""
 
 
 @dataclass(frozen=True)

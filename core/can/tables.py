@@ -1,0 +1,155 @@
+"""Typed columns into candidate frames, and captures in parquet."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from core.can import quarantine
+from core.can.frames import CLASSIC_PAYLOAD_BYTES, FD_PAYLOAD_BYTES, MAX_EXTENDED_ID, MAX_STANDARD_ID, Frames
+from core.can.quarantine import Candidates, Verdicts
+from core.errors import CaptureError
+
+PARQUET_MAGIC = b"PAR1"
+ROWS_PER_BLOCK = 500_000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Frames as another library hands them over, not checked yet, ``F`` rows.
+
+    Attributes:
+        timestamp: float64 ``[F]``, NaN where there is none.
+        arbitration_id: int64 ``[F]``, -1 where there is none.
+        extended: bool ``[F]``.
+        remote: bool ``[F]``.
+        attack: int64 ``[F]``: 0, 1, -1 for unlabelled, anything else is bad.
+        length: int64 ``[F]``, bytes of payload, -1 where the payload is bad.
+        payload: uint8, the bytes of all rows, one row after the other.
+    """
+
+    timestamp: NDArray[np.float64]
+    arbitration_id: NDArray[np.int64]
+    extended: NDArray[np.bool_]
+    remote: NDArray[np.bool_]
+    attack: NDArray[np.int64]
+    length: NDArray[np.int64]
+    payload: NDArray[np.uint8]
+
+
+def check_columns(columns: Columns, verdicts: Verdicts) -> Candidates:
+    """Judge typed columns by the same rules as text."""
+    largest_id = np.where(columns.extended, MAX_EXTENDED_ID, MAX_STANDARD_ID)
+    fits = (columns.length >= 0) & (columns.length <= FD_PAYLOAD_BYTES)
+    verdicts.reject(quarantine.TIMESTAMP, ~np.isfinite(columns.timestamp) | (columns.timestamp < 0))
+    verdicts.reject(quarantine.ID, (columns.arbitration_id < 0) | (columns.arbitration_id > largest_id))
+    verdicts.reject(quarantine.PAYLOAD, columns.length < 0)
+    verdicts.reject(quarantine.PAYLOAD_LENGTH, columns.length > FD_PAYLOAD_BYTES)
+    verdicts.reject(quarantine.LABEL, (columns.attack < -1) | (columns.attack > 1))
+    length = np.where(fits, columns.length, 0)
+    width = CLASSIC_PAYLOAD_BYTES if length.max(initial=0) <= CLASSIC_PAYLOAD_BYTES else FD_PAYLOAD_BYTES
+    payload = np.zeros((len(length), width), np.uint8)
+    payload[np.arange(width) < length[:, None]] = columns.payload[
+        np.repeat(fits, np.maximum(columns.length, 0))
+    ]
+    frames = Frames(
+        timestamp=columns.timestamp,
+        arbitration_id=columns.arbitration_id.astype(np.uint32),
+        extended=columns.extended,
+        remote=columns.remote,
+        length=np.where(columns.remote, 0, length).astype(np.uint8),
+        payload=np.where(columns.remote[:, None], np.uint8(0), payload),
+        attack=columns.attack.astype(np.int8),
+    )
+    return Candidates(frames, np.arange(len(length)), verdicts)
+
+
+def read_parquet(path: Path) -> Iterator[tuple[Candidates, Callable[[int], tuple[int, str]]]]:
+    """Read parquet with the columns of the can-train-and-test CSV or of ``Frames``.
+
+    ``timestamp`` and ``arbitration_id`` (hex text or numbers) are needed, and the payload as ``data_field``
+    (hex text) or ``payload`` (binary, or a list of bytes of which ``length`` are carried); ``extended``,
+    ``remote`` and ``attack`` are used where they are there. A bad row's line is its row number, from 1.
+
+    Raises:
+        CaptureError: Not readable as parquet, or a needed column is missing.
+    """
+    try:
+        table = pl.scan_parquet(path, glob=False)
+        schema = table.collect_schema()
+        rows = table.select(**_expressions(path, schema))
+        offset = 0
+        while (block := rows.slice(offset, ROWS_PER_BLOCK).collect()).height:
+            yield check_columns(_to_columns(block), Verdicts(block.height)), _describe_row(block, offset)
+            offset += block.height
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CaptureError(f"cannot read {path} as parquet: {error}") from error
+
+
+def _expressions(path: Path, schema: pl.Schema) -> dict[str, pl.Expr]:
+    payload = next((name for name in ("data_field", "payload") if name in schema), None)
+    if payload is None or not {"timestamp", "arbitration_id"} <= set(schema):
+        raise CaptureError(
+            f"{path} has the columns {', '.join(schema)}; needed are timestamp, arbitration_id and "
+            f"data_field (or payload)"
+        )
+    arbitration_id = _number(schema, "arbitration_id", pl.Int64, -1)
+    extended = arbitration_id > MAX_STANDARD_ID
+    if "extended" in schema:
+        extended = pl.col("extended").cast(pl.Boolean).fill_null(False)
+    return {
+        "timestamp": _number(schema, "timestamp", pl.Float64, float("nan")),
+        "arbitration_id": arbitration_id,
+        "extended": extended,
+        "remote": pl.col("remote").cast(pl.Boolean).fill_null(False) if "remote" in schema else pl.lit(False),
+        "attack": _number(schema, "attack", pl.Int64, 2) if "attack" in schema else pl.lit(-1, pl.Int64),
+        "payload": _payload(schema, payload),
+    }
+
+
+def _number(schema: pl.Schema, name: str, dtype: type[pl.Int64 | pl.Float64], bad: float) -> pl.Expr:
+    column = pl.col(name)
+    if name == "arbitration_id" and schema[name] == pl.String:
+        hexadecimal = pl.when(column.str.contains(r"^[0-9A-Fa-f]{1,8}$")).then(column)
+        return hexadecimal.str.to_integer(base=16, strict=False).fill_null(-1)
+    if schema[name].is_float() and dtype == pl.Int64:
+        column = pl.when(column == column.round()).then(column)
+    return column.cast(dtype, strict=False).fill_null(bad)
+
+
+def _payload(schema: pl.Schema, name: str) -> pl.Expr:
+    """The payload as a list of bytes; null where it is bad."""
+    column, dtype = pl.col(name), schema[name]
+    if dtype == pl.String:
+        # pandas writes the empty payload of a frame without data as null.
+        pairs = pl.when(column.fill_null("").str.contains(r"^([0-9A-Fa-f]{2})*$")).then(column.fill_null(""))
+        return pairs.str.decode("hex", strict=False)
+    if dtype == pl.Binary:
+        return column
+    numbers = column.cast(pl.List(pl.UInt8), strict=False)
+    if "length" in schema:
+        length = pl.col("length").cast(pl.Int64)
+        numbers = pl.when(numbers.list.len() >= length).then(numbers.list.head(length))
+    return numbers
+
+
+def _to_columns(block: pl.DataFrame) -> Columns:
+    payload = block["payload"]
+    if payload.dtype == pl.Binary:
+        length = payload.bin.size()
+        data = np.frombuffer(b"".join(payload.drop_nulls().to_list()), np.uint8)
+    else:
+        length = payload.list.len()
+        data = payload.drop_nulls().explode().drop_nulls().to_numpy()
+    return Columns(
+        **{name: block[name].to_numpy() for name in block.columns if name != "payload"},
+        length=length.cast(pl.Int64).fill_null(-1).to_numpy(),
+        payload=data,
+    )
+
+
+def _describe_row(block: pl.DataFrame, offset: int) -> Callable[[int], tuple[int, str]]:
+    return lambda row: (offset + row + 1, str(block.row(row)))
