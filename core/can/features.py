@@ -8,13 +8,13 @@ the nodes and puts the frames of a node side by side, one by (target, source) do
 moments are bincounts of centred values, so that nothing cancels. All arithmetic is float64.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.can.frames import CLASSIC_PAYLOAD_BYTES, Frames
+from core.can.frames import CLASSIC_PAYLOAD_BYTES, Frames, concat
 from core.can.graph_store import NUM_EDGE_FEATURES, NUM_NODE_FEATURES
 
 FEATURE_VERSION = 1
@@ -61,6 +61,31 @@ class GraphBlock:
 def count_windows(num_frames: int, window: int, stride: int) -> int:
     """Full windows of ``window`` frames, one every ``stride`` frames."""
     return max((num_frames - window) // stride + 1, 0)
+
+
+def whole_windows(blocks: Iterable[Frames], window: int, stride: int) -> Iterator[Frames]:
+    """Regroup the frames of a capture so that every window lies inside one block, and blocks fit windows.
+
+    Args:
+        blocks: All frames of one capture in order, cut anywhere.
+        window: Frames in a window.
+        stride: Frames between window starts.
+
+    Yields:
+        Frames that begin with a window's first frame and end with a window's last; where windows overlap,
+        consecutive blocks share frames. Frames after the last full window are dropped.
+    """
+    tail: Frames | None = None
+    skip = 0
+    for block in blocks:
+        fresh = block[min(skip, len(block)) :]
+        skip -= len(block) - len(fresh)
+        frames = concat([tail, fresh]) if tail is not None else fresh
+        num_windows = count_windows(len(frames), window, stride)
+        if num_windows:
+            yield frames[: (num_windows - 1) * stride + window]
+        skip += max(num_windows * stride - len(frames), 0)
+        tail = frames[num_windows * stride :]
 
 
 def iter_graphs(frames: Frames, window: int, stride: int) -> Iterator[GraphBlock]:
@@ -163,8 +188,7 @@ class _Groups:
 
     def sum(self, values: NDArray[np.float64] | NDArray[np.bool_]) -> Floats:
         """Sum of the values ``[R]`` of each group."""
-        total: Floats = np.bincount(self.group, values, len(self.key))
-        return total
+        return np.bincount(self.group, values, len(self.key)).astype(np.float64, copy=False)
 
 
 def _fold(frames: Frames) -> NDArray[np.uint8] | Floats:

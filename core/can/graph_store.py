@@ -4,13 +4,11 @@ On disk a store is one folder: an ``.npy`` file per array of ``GraphStore`` and 
 written last, so that a folder with a manifest is a complete store. ``docs/graphs.md`` has the layout.
 """
 
-import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -125,7 +123,7 @@ class Manifest(Group):
         return {name: graphs for name, graphs in folders.items() if len(graphs)}
 
 
-_LAYOUT: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+LAYOUT: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "x": (np.float32, (NUM_NODE_FEATURES,)),
     "edge_index": (np.int32, (2,)),
     "edge_attr": (np.float32, (NUM_EDGE_FEATURES,)),
@@ -139,57 +137,12 @@ _LAYOUT: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "t_attack": (np.float64, ()),
     "split": (np.int8, ()),
 }
+"""Type and row shape of each array."""
 
 
-def _path(folder: Path, name: str) -> Path:
+def array_path(folder: Path, name: str) -> Path:
+    """File of one array of a store."""
     return folder / f"{name}.npy"
-
-
-class ArrayWriter:
-    """One ``.npy`` file that grows by appended rows; the header gets its length on closing.
-
-    ``edge_index`` is ``[2, E]`` in column order, so that appending an edge appends to the file.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._dtype, self._item = _LAYOUT[name]
-        self._columns = name == "edge_index"
-        self._file: IO[bytes] = _path(folder, name).open("wb")
-        self._num_rows = 0
-        self._header()
-
-    def _header(self) -> None:
-        # numpy pads the header for growth along the last axis in column order, the first in row order.
-        shape = (*self._item, self._num_rows) if self._columns else (self._num_rows, *self._item)
-        header = {"descr": np.dtype(self._dtype).str, "fortran_order": self._columns, "shape": shape}
-        npy.write_array_header_1_0(self._file, header)
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Append rows ``[n, *item]``; they are cast to the array's type."""
-        np.ascontiguousarray(rows, dtype=self._dtype).tofile(self._file)
-        self._num_rows += len(rows)
-
-    def close(self) -> None:
-        """Write the final header and force the file to disk."""
-        self._file.seek(0)
-        self._header()
-        sync(self._file)
-        self._file.close()
-
-
-def sync(file: IO[Any]) -> None:
-    """Force a file to disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_array(folder: Path, name: str) -> NDArray[Any]:
@@ -198,8 +151,8 @@ def read_array(folder: Path, name: str) -> NDArray[Any]:
     Raises:
         GraphStoreError: The file is missing, cut short, or holds another type or shape than the array has.
     """
-    path = _path(folder, name)
-    dtype, item = _LAYOUT[name]
+    path = array_path(folder, name)
+    dtype, item = LAYOUT[name]
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -212,14 +165,13 @@ def read_array(folder: Path, name: str) -> NDArray[Any]:
     return array
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` in one step: complete or not there."""
-    temporary = folder / f"{MANIFEST}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        sync(file)
-    temporary.rename(folder / MANIFEST)
-    sync_folder(folder)
+def map_arrays(folder: Path) -> GraphStore:
+    """Memory-map all arrays of a store, read-only.
+
+    Raises:
+        GraphStoreError: As ``read_array``.
+    """
+    return GraphStore(**{name: read_array(folder, name) for name in LAYOUT})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -252,18 +204,22 @@ def open_graph_store(path: Path) -> GraphStore:
         GraphStoreError: The store is incomplete, damaged or of another version; the message names the file.
     """
     manifest = read_manifest(path)
-    store = GraphStore(**{field.name: read_array(path, field.name) for field in fields(GraphStore)})
+    store = map_arrays(path)
     num_nodes, num_edges, num_graphs = manifest.num_nodes, manifest.num_edges, manifest.num_graphs
     lengths = {"x": num_nodes, "node_id": num_nodes, "edge_attr": num_edges, "edge_index": num_edges}
     lengths |= {"node_ptr": num_graphs + 1, "edge_ptr": num_graphs + 1}
-    for name in _LAYOUT:
+    for name in LAYOUT:
         array = getattr(store, name)
         expected = lengths.get(name, num_graphs)
         found = array.shape[-1 if name == "edge_index" else 0]
         if found != expected:
-            raise GraphStoreError(f"{_path(path, name)}: {found} rows, the manifest says {expected}; {_CURE}")
+            raise GraphStoreError(
+                f"{array_path(path, name)}: {found} rows, the manifest says {expected}; {_CURE}"
+            )
     for name, total in (("node_ptr", num_nodes), ("edge_ptr", num_edges)):
         pointers = getattr(store, name)
         if pointers[0] != 0 or pointers[-1] != total or (np.diff(pointers) < 0).any():
-            raise GraphStoreError(f"{_path(path, name)}: pointers do not rise from 0 to {total}; {_CURE}")
+            raise GraphStoreError(
+                f"{array_path(path, name)}: pointers do not rise from 0 to {total}; {_CURE}"
+            )
     return store
