@@ -85,6 +85,11 @@ class Chain:
         self._log.append([to_event(self.plan_id, fact)])
         self._listener(fact)
 
+    def training_pids(self) -> list[int]:
+        """Process id of the training process while there is one."""
+        pid = self._process.pid
+        return [] if pid is None else [pid]
+
     def remaining(self) -> list[str]:
         """Phases still to do, in order."""
         return self._state().remaining(self.dataset)

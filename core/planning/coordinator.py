@@ -1,4 +1,4 @@
-"""Plans from beginning to end, without Prefect: what the flows use, and what scripts and tests call directly."""
+"""Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
 import fcntl
 import os
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
@@ -54,11 +55,29 @@ class RetrainingCoordinator:
         return create_plan(
             self.settings,
             registry_view(self.log),
-            asdict(self.machine),
+            self._machine_facts(),
             datasets=datasets,
             priority=priority_datasets,
             force=force_retrain,
         )
+
+    def _machine_facts(self) -> dict[str, Any]:
+        device = (
+            self.machine.device if self.settings.training.device == "auto" else self.settings.training.device
+        )
+        if device == "cuda" and self.machine.device != "cuda":
+            raise SettingsError(
+                "training.device is cuda, but this machine has no GPU that torch "
+                f"{self.machine.torch_version} can use: set it to auto, or install a CUDA build of torch"
+            )
+        name = self.machine.gpus[0].name if device == "cuda" else self.machine.cpu_model
+        precision = self.machine.precision if self.settings.training.mixed_precision else "fp32"
+        return {
+            **asdict(self.machine),
+            "device": device,
+            "device_name": name,
+            "precision": precision if device == "cuda" else "fp32",
+        }
 
     def begin(self, plan: Plan) -> None:
         """Put the plan into the log."""
@@ -74,7 +93,7 @@ class RetrainingCoordinator:
         if state.created is None:
             known = ", ".join(self.log.streams()) or "none"
             raise SettingsError(f"no plan {plan_id} in {self.log.root}; known plans: {known}")
-        remaining = [f"{d}/{p}" for d in state.datasets for p in state.remaining(d)]
+        remaining = [f"{d}/{p}" for d in state.unfinished_datasets for p in state.remaining(d)]
         if not remaining:
             raise SettingsError(f"plan {plan_id} has nothing left to do")
         self._emit(plan_id, PlanResumed(remaining=remaining))
@@ -83,10 +102,9 @@ class RetrainingCoordinator:
     def finish(self, plan_id: str) -> PlanState:
         """Say how the plan ended, and compact its stream."""
         state = self.state(plan_id)
-        failed = any(state.remaining(dataset) for dataset in state.datasets)
         began = state.started_at or datetime.now(UTC)
         duration_s = (datetime.now(UTC) - began).total_seconds()
-        self._emit(plan_id, PlanFinished(status="failed" if failed else "completed", duration_s=duration_s))
+        self._emit(plan_id, PlanFinished(status="failed" if state.unfinished_datasets else "completed", duration_s=duration_s))
         self.log.compact(plan_id)
         return self.state(plan_id)
 
@@ -102,7 +120,7 @@ class RetrainingCoordinator:
         """
         with self.exclusive():
             self.begin(plan)
-            for dataset in plan.datasets:
+            for dataset in self.state(plan.plan_id).unfinished_datasets:
                 with Chain(self.settings.output_dir, plan.plan_id, dataset, listener) as chain:
                     _run_chain(chain)
             return self.finish(plan.plan_id)
@@ -127,7 +145,9 @@ class RetrainingCoordinator:
             root.mkdir(parents=True, exist_ok=True)
             lock = (root / ".lock").open("a+", encoding="ascii")
         except OSError as error:
-            raise RetrainError(f"cannot write to {root} (setting output_dir, flag --output-dir): {error}") from error
+            raise RetrainError(
+                f"cannot write to {root} (setting output_dir, flag --output-dir): {error}"
+            ) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

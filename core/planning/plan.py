@@ -102,8 +102,8 @@ def _choose(
     for name in (*datasets, *priority):
         if name not in known:
             raise SettingsError(
-                f"unknown dataset {name!r}: known are {', '.join(known)}; describe your own in a settings file "
-                f"under data.datasets.{name}"
+                f"unknown dataset {name!r}: known are {', '.join(known)}; describe your own in a settings "
+                f"file under data.datasets.{name}"
             )
     absent: dict[str, str] = {}
     chosen = list(dict.fromkeys(datasets))
@@ -119,8 +119,8 @@ def _choose(
                     absent[name] = str(error)
         if not chosen:
             raise SettingsError(
-                f"no dataset found below {settings.data.data_dir} (setting data.data_dir, flag --data-dir): put "
-                "captures there, describe your own under data.datasets, or try --datasets demo"
+                f"no dataset found below {settings.data.data_dir} (setting data.data_dir, flag --data-dir): "
+                "put captures there, describe your own under data.datasets, or try --datasets demo"
             )
     return sorted(chosen, key=lambda n: (n not in priority, chosen.index(n))), absent
 

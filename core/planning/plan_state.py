@@ -67,6 +67,11 @@ class PlanState:
         """Datasets in plan order."""
         return list(dict.fromkeys(dataset for dataset, _ in self.phases))
 
+    @property
+    def unfinished_datasets(self) -> list[str]:
+        """Datasets with phases still to do, in plan order."""
+        return [dataset for dataset in self.datasets if self.remaining(dataset)]
+
     def remaining(self, dataset: str) -> list[str]:
         """Phases of a dataset still to do, in order."""
         return [

@@ -1,0 +1,77 @@
+"""Facts as lines for people who watch a plan go."""
+
+import logging
+
+from core.events.catalogue import (
+    CaptureRefused,
+    ChainFinished,
+    EpochFinished,
+    Fact,
+    GraphsBuilt,
+    ModelEvaluated,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseSkipped,
+    PhaseStarted,
+    RowsQuarantined,
+    SharedCapturesFound,
+    ThresholdCalibrated,
+)
+
+LOG = logging.getLogger("core.progress")
+
+
+def log_progress(fact: Fact) -> None:
+    """Log a fact that is worth a line; epochs and thresholds only in debug logging."""
+    match fact:
+        case RowsQuarantined():
+            reasons = ", ".join(f"{reason} {count}" for reason, count in fact.reasons.items())
+            total = fact.num_rows + fact.num_frames
+            LOG.warning("%s: %s of %s rows quarantined (%s)", fact.path, fact.num_rows, total, reasons)
+        case CaptureRefused():
+            LOG.warning("%s: capture %s left out: %s", fact.dataset, fact.path, fact.reason)
+        case SharedCapturesFound():
+            LOG.warning(
+                "%s: %s captures serve both training and test: their results are not independent",
+                fact.dataset,
+                len(fact.captures),
+            )
+        case GraphsBuilt():
+            LOG.info(
+                "%s: %s graphs of %s frames%s",
+                fact.dataset,
+                fact.num_graphs,
+                fact.num_frames,
+                " (cached)" * fact.cached,
+            )
+        case PhaseStarted():
+            LOG.info(
+                "%s: %s started (attempt %s, %s, %s)",
+                fact.dataset,
+                fact.phase,
+                fact.attempt,
+                fact.device,
+                fact.precision,
+            )
+        case PhaseFinished():
+            LOG.info("%s: %s done in %.1f s", fact.dataset, fact.phase, fact.duration_s)
+        case PhaseFailed():
+            LOG.error("%s: %s failed (%s): %s", fact.dataset, fact.phase, fact.kind, fact.message)
+        case PhaseSkipped():
+            LOG.warning("%s: %s not reached: %s", fact.dataset, fact.phase, fact.reason)
+        case ChainFinished():
+            LOG.info("%s: %s after %.0f s", fact.dataset, fact.status, fact.duration_s)
+        case EpochFinished():
+            LOG.debug(
+                "%s: %s epoch %s: loss %.4f, validation %.4f, %.0f graphs/s",
+                fact.dataset,
+                fact.model,
+                fact.epoch,
+                fact.train_loss,
+                fact.val_loss,
+                fact.graphs_per_s,
+            )
+        case ThresholdCalibrated() | ModelEvaluated():
+            LOG.debug("%s", fact)
+        case _:
+            pass

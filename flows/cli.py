@@ -1,0 +1,144 @@
+"""The command lines. Nothing heavy is imported before it is known to be needed."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from core.planning.coordinator import RetrainingCoordinator
+from settings.app import Settings, load_settings
+from settings.errors import RetrainError, SettingsError
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(command: Callable[[], int], hint: str = "") -> int:
+    """Turn what a command raises into one line on stderr and the documented exit code.
+
+    Args:
+        command: Does the work and returns an exit code.
+        hint: Said after an interrupt.
+
+    Returns:
+        0 done, 1 something failed, 2 bad usage or settings, 130 interrupted.
+    """
+    try:
+        return command()
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except RetrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"interrupted{hint}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def retrain_command(argv: Sequence[str] | None = None) -> int:
+    """``python -m flows.retrain``: retrain what is missing or stale.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain",
+        description="Retrain every model that is missing or stale, with settings fitted to this machine.",
+        epilog="Exit codes: 0 all done, 1 some phase failed (the rest was done), 2 bad usage or settings, "
+        "130 interrupted (resumable).",
+    )
+    parser.add_argument("--force-retrain", action="store_true", help="retrain all")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="only these")
+    parser.add_argument("--priority-datasets", nargs="+", default=[], metavar="NAME", help="these first")
+    parser.add_argument("--resume", metavar="PLAN_ID", help="go on with an interrupted plan")
+    add_common_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return run_command(
+        lambda: _dry_run(arguments) if arguments.dry_run else _retrain(arguments),
+        "; go on with: python -m flows.retrain --resume PLAN_ID (see python -m flows.status)",
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that every command has."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where captures are")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where outputs go")
+    parser.add_argument("--verbose", action="store_true", help="debug logging")
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Settings with what the common flags override.
+
+    Raises:
+        SettingsError: A bad file or value.
+    """
+    overrides = {"data": {"data_dir": arguments.data_dir}} if arguments.data_dir else {}
+    output = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
+    return load_settings(arguments.config, **overrides, **output)
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from core.planning.plan_text import print_plan
+
+    coordinator = RetrainingCoordinator(settings_of(arguments))
+    plan = coordinator.create_retraining_plan(
+        arguments.force_retrain, arguments.datasets, arguments.priority_datasets
+    )
+    print_plan(plan, coordinator.estimates(plan))
+    return DONE
+
+
+def _retrain(arguments: argparse.Namespace) -> int:
+    coordinator = RetrainingCoordinator(settings_of(arguments))  # bad usage is said before anything starts
+    if not arguments.resume:
+        coordinator.create_retraining_plan(
+            arguments.force_retrain, arguments.datasets, arguments.priority_datasets
+        )
+    with coordinator.exclusive():
+        pass
+    # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
+    if not arguments.verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    show_progress(logging.DEBUG if arguments.verbose else logging.INFO)
+    logging.getLogger("core.progress").info("starting; the first start of a Prefect server takes a while")
+    from flows.server import prefect_api
+
+    with prefect_api(coordinator.layout.root) as url:
+        from core.analytics.summary import print_summary
+        from flows.retrain import retrain
+
+        logging.getLogger("core.progress").info("Prefect API at %s", url)
+        state = retrain(
+            config=arguments.config,
+            data_dir=arguments.data_dir,
+            output_dir=arguments.output_dir,
+            datasets=arguments.datasets,
+            priority_datasets=arguments.priority_datasets,
+            force_retrain=arguments.force_retrain,
+            resume=arguments.resume,
+            return_state=True,
+        )
+    if (plan_id := arguments.resume or coordinator.latest_plan()) is not None:
+        print_summary(coordinator.layout, plan_id)
+    if state.is_completed():
+        return DONE
+    error = state.data if isinstance(state.data, BaseException) else RetrainError(state.message)
+    raise error
+
+
+def show_progress(level: int) -> None:
+    """Send the progress log to standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("core")
+    log.addHandler(handler)
+    log.setLevel(level)
+    log.propagate = False

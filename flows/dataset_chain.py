@@ -1,0 +1,36 @@
+"""The child flow: one dataset's chain, a task per phase, with resources sampled for its whole life."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from core.errors import TrainingProcessError
+from core.planning.chain import Chain
+from core.planning.progress import log_progress
+from flows.sample_resources import sampling
+from tasks.phases import PHASE_TASKS
+
+
+@flow(name="dataset-chain", flow_run_name="chain-{dataset}")
+def dataset_chain(output_dir: Path, plan_id: str, dataset: str) -> None:
+    """Run what the plan has left to do for one dataset.
+
+    Args:
+        output_dir: The plan's output directory.
+        plan_id: A plan in its event log.
+        dataset: One of the plan's datasets.
+
+    Raises:
+        TrainingProcessError: A phase failed for good; the phases after it are marked as not reached.
+    """
+    with (
+        Chain(output_dir, plan_id, dataset, log_progress) as chain,
+        sampling(output_dir, plan_id, dataset, chain.settings.resources, chain.training_pids),
+    ):
+        for phase in chain.remaining():
+            run_phase = PHASE_TASKS[phase].with_options(retries=chain.settings.training.max_retries)
+            try:
+                run_phase(chain)
+            except TrainingProcessError:
+                chain.skip_descendants(phase)
+                raise

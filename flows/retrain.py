@@ -1,0 +1,82 @@
+"""Retrain every model that is missing or stale: the parent flow, and the command ``python -m flows.retrain``."""
+
+import sys
+
+if __name__ == "__main__":  # before Prefect is loaded, so that --dry-run and --help answer at once
+    from flows.cli import retrain_command
+
+    sys.exit(retrain_command())
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from core.planning.coordinator import RetrainingCoordinator
+from core.planning.plan_state import PlanState
+from flows.analyze import analyze
+from flows.dataset_chain import dataset_chain
+from settings.app import load_settings
+from settings.errors import RetrainError
+
+
+@flow(name="retrain")
+def retrain(
+    config: Path | None = None,
+    data_dir: Path | None = None,
+    output_dir: Path | None = None,
+    datasets: list[str] | None = None,
+    priority_datasets: list[str] | None = None,
+    force_retrain: bool = False,
+    resume: str | None = None,
+) -> str:
+    """Plan, run every dataset's chain, analyze.
+
+    Args:
+        config: Settings file.
+        data_dir: Where captures are; wins over the settings file.
+        output_dir: Where outputs go; wins over the settings file.
+        datasets: Only these.
+        priority_datasets: These first.
+        force_retrain: Retrain everything.
+        resume: Take up this plan instead of making one.
+
+    Returns:
+        The plan's id.
+
+    Raises:
+        RetrainError: Some phase failed; everything that could be done was done.
+    """
+    coordinator = RetrainingCoordinator(load_settings(config, **overrides(data_dir, output_dir)))
+    with coordinator.exclusive():
+        if resume:
+            coordinator.resume(resume)
+            plan_id = resume
+        else:
+            plan = coordinator.create_retraining_plan(force_retrain, datasets or (), priority_datasets or ())
+            coordinator.begin(plan)
+            plan_id = plan.plan_id
+        root = coordinator.layout.root
+        for dataset in coordinator.state(plan_id).unfinished_datasets:
+            dataset_chain(root, plan_id, dataset, return_state=True)
+        state = coordinator.finish(plan_id)
+        analyze(root, plan_id)
+    if state.status != "completed":
+        raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")
+    return plan_id
+
+
+def overrides(data_dir: Path | None, output_dir: Path | None) -> dict[str, Any]:
+    """What flags override, in the shape of the settings."""
+    return ({"data": {"data_dir": data_dir}} if data_dir else {}) | (
+        {"output_dir": output_dir} if output_dir else {}
+    )
+
+
+def failures(state: PlanState) -> str:
+    """The phases that failed, with their reasons, on one line."""
+    return "; ".join(
+        f"{dataset}/{phase}: {phase_state.reason}"
+        for (dataset, phase), phase_state in state.phases.items()
+        if phase_state.status == "failed"
+    )

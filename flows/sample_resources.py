@@ -1,0 +1,78 @@
+"""The resource-sampling subflow: runs beside a dataset's chain and ends with it, whatever happens to it."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect import flow
+
+from core.events.telemetry import TelemetryWriter
+from core.resources.probes import Probe
+from core.resources.sampler import sample_until
+from settings.layout import Layout
+from settings.resources import ResourceSettings
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What the sampler knows of the chain beside it."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+    training_pids: Callable[[], Sequence[int]] = tuple
+
+
+_CHAIN: ContextVar[_Chain] = ContextVar("sampled_chain")
+
+
+@flow(name="sample-resources", flow_run_name="sample-resources-{dataset}", validate_parameters=False)
+def sample_resources(output_dir: Path, plan_id: str, dataset: str, resources: ResourceSettings) -> None:
+    """Sample until the chain beside it has ended.
+
+    Args:
+        output_dir: The plan's output directory.
+        plan_id: The plan.
+        dataset: The chain's dataset.
+        resources: How often to sample and to write.
+    """
+    chain = _CHAIN.get()
+    layout = Layout(output_dir)
+    sample_until(
+        chain.ended.wait,
+        Probe(layout.root, chain.training_pids).sample,
+        TelemetryWriter(layout.telemetry, plan_id, dataset).write,
+        interval_s=resources.sample_interval_s,
+        flush_interval_s=resources.flush_interval_s,
+    )
+
+
+@contextmanager
+def sampling(
+    output_dir: Path,
+    plan_id: str,
+    dataset: str,
+    resources: ResourceSettings,
+    training_pids: Callable[[], Sequence[int]],
+) -> Iterator[None]:
+    """Run the subflow in a thread of this flow run for as long as the context lasts.
+
+    The thread is a daemon: a process that dies takes its sampler along.
+    """
+    chain = _Chain(training_pids=training_pids)
+    context = copy_context()
+    context.run(_CHAIN.set, chain)
+    thread = threading.Thread(
+        target=context.run,
+        args=(sample_resources, output_dir, plan_id, dataset, resources),
+        kwargs={"return_state": True},
+        name=f"sample-resources-{dataset}",
+        daemon=True,
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        chain.ended.set()
+        thread.join()

@@ -1,0 +1,131 @@
+"""The Prefect API to talk to: the configured one, else a server of our own on loopback while it is needed.
+
+Run as ``python -m flows.server PORT`` it is that server; it ends when its standard input closes, so it cannot
+outlive the process that started it, however that one ended.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from settings.errors import RetrainError
+from settings.layout import Layout
+
+_START_TIMEOUT_S = 180.0
+_STOP_TIMEOUT_S = 10.0
+# Nothing is ever sent to anyone.
+_QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
+
+
+@contextmanager
+def prefect_api(output_dir: Path) -> Iterator[str]:
+    """Make sure that a Prefect API answers, and name it to this process and its children.
+
+    A configured one (``PREFECT_API_URL`` or the active profile) is used as it is. Otherwise a server is
+    started on a free loopback port with its database in ``{output_dir}/prefect`` (or ``PREFECT_HOME``).
+
+    Args:
+        output_dir: The plan's output directory.
+
+    Yields:
+        The API's URL.
+
+    Raises:
+        RetrainError: The configured API does not answer, or a server does not start.
+    """
+    layout = Layout(output_dir)
+    layout.prefect_home.mkdir(parents=True, exist_ok=True)
+    for name, value in {**_QUIET, "PREFECT_HOME": str(layout.prefect_home.resolve())}.items():
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+    if configured := get_current_settings().api.url:
+        if not _answers(configured):
+            raise RetrainError(
+                f"the Prefect API at {configured} does not answer: start it, or unset PREFECT_API_URL "
+                "to use a server of our own"
+            )
+        yield configured
+        return
+    with (
+        _local_server(layout.orchestrator_logs / "prefect-server.log") as url,
+        temporary_settings({PREFECT_API_URL: url}),
+    ):
+        try:
+            yield url
+        finally:
+            _send_what_is_queued()
+
+
+@contextmanager
+def _local_server(log_path: Path) -> Iterator[str]:
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    with log_path.open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C ends the run first, then the server
+        )
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _answers(url):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RetrainError(f"the local Prefect server did not start, see {log_path}")
+            time.sleep(0.1)
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _send_what_is_queued() -> None:
+    """Task states and logs travel in the background: a server that stops first never sees the last."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=_STOP_TIMEOUT_S, at_exit=False)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:  # noqa: S310 - a Prefect API
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _serve(port: int) -> None:
+    import uvicorn
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    uvicorn.run(
+        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="warning"
+    )
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))
