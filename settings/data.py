@@ -1,10 +1,23 @@
 """Where captures are, how a dataset's folder is laid out, and how strictly captures are checked."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from settings.group import Group
+
+
+def _stays_below(pattern: str) -> str:
+    if not pattern or PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
+        raise ValueError(f"{pattern!r} must be a pattern below the dataset's folder, without '..'")
+    return pattern
+
+
+DatasetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""Names files and Prefect runs, so letters, digits, ``_`` and ``-`` only."""
+Pattern = Annotated[str, AfterValidator(_stays_below)]
+FrameText = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{1,8}#([0-9A-Fa-f]{2}){0,64}$")]
 
 
 class DatasetSettings(Group):
@@ -14,14 +27,14 @@ class DatasetSettings(Group):
     A test pattern's match is one *test folder* of the evaluation (a single file is one named by its stem).
     """
 
-    folder: str = Field(description="Folder of the dataset, absolute or below data.data_dir.")
-    attack_free: tuple[str, ...] = Field(
+    folder: str = Field(min_length=1, description="Folder of the dataset, absolute or below data.data_dir.")
+    attack_free: tuple[Pattern, ...] = Field(
         default=("train_01_attack_free",), description="Training captures without attacks."
     )
-    with_attacks: tuple[str, ...] = Field(
+    with_attacks: tuple[Pattern, ...] = Field(
         default=("train_02_with_attacks",), description="Training captures with labelled attacks."
     )
-    tests: tuple[str, ...] = Field(default=("test_*",), description="Test folders or captures.")
+    tests: tuple[Pattern, ...] = Field(default=("test_*",), description="Test folders or captures.")
     holdout_fraction: float = Field(
         default=0.0,
         ge=0.0,
@@ -29,7 +42,7 @@ class DatasetSettings(Group):
         description="Share at the end of each training capture held out as a test of its own, for data "
         "without test folders.",
     )
-    attack_frames: tuple[str, ...] = Field(
+    attack_frames: tuple[FrameText, ...] = Field(
         default=(),
         description="Label rule for captures without labels: a frame equal to one of these, written as in "
         "candump (254#918FFE0603A60FFF), is an attack and every other frame is not.",
@@ -41,13 +54,16 @@ class DemoSettings(Group):
 
     seed: int = Field(default=7, ge=0, description="Seed of vehicle and attacks.")
     duration_s: float = Field(default=40.0, gt=1.0, description="Length of each simulated capture, seconds.")
+    cache_dir: Path = Field(
+        default=Path("outputs/simulated"), description="Folder where simulated captures are kept for reuse."
+    )
 
 
 class DataSettings(Group):
     """Captures and datasets."""
 
     data_dir: Path = Field(default=Path("data"), description="Folder that holds the datasets' folders.")
-    datasets: dict[str, DatasetSettings] = Field(
+    datasets: dict[DatasetName, DatasetSettings] = Field(
         default_factory=dict, description="Your own datasets by name; a built-in name may be redefined."
     )
     max_quarantined_fraction: float = Field(
