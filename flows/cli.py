@@ -113,6 +113,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
     with prefect_api(coordinator.layout.root) as url:
         from core.analytics.summary import print_summary
+
         from flows.retrain import retrain
 
         logging.getLogger("core.progress").info("Prefect API at %s", url)

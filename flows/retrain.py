@@ -1,4 +1,4 @@
-"""Retrain every model that is missing or stale: the parent flow, and the command ``python -m flows.retrain``."""
+"""Retrain what is missing or stale: the parent flow, and the command ``python -m flows.retrain``."""
 
 import sys
 

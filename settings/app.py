@@ -17,6 +17,7 @@ from settings.errors import SettingsError
 from settings.graph import GraphSettings
 from settings.models import ModelSettings
 from settings.resources import ResourceSettings
+from settings.tracking import TrackingSettings
 from settings.training import TrainingSettings
 
 ENV_PREFIX = "CAN_RETRAIN__"
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     models: ModelSettings = Field(default_factory=lambda: ModelSettings.model_validate({}))
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
 
     @classmethod
     def settings_customise_sources(

@@ -21,7 +21,7 @@ class VgaeSettings(Group):
     hidden: tuple[int, ...] = Field(
         description="Widths of the GATv2 encoder layers; the last feeds the latent."
     )
-    heads: int = Field(ge=1, description="Attention heads of each encoder layer.")
+    heads: int = Field(ge=1, description="Attention heads of each encoder layer; averaged.")
     latent: int = Field(ge=1, description="Width of the latent space.")
 
 
@@ -57,22 +57,25 @@ _PRESETS: dict[str, dict[str, ModelSizes]] = {
     "published": {
         "teacher": ModelSizes(
             vgae=VgaeSettings(hidden=(480, 240, 64), heads=4, latent=64),
-            gat=GatSettings(hidden=48, heads=8, num_layers=3, head_layers=4),
+            gat=GatSettings(hidden=42, heads=4, num_layers=3, head_layers=4),
             fusion=FusionSettings(hidden=256),
         ),
         "student": ModelSizes(
+            ids=IdEmbeddingSettings(dim=12),
             vgae=VgaeSettings(hidden=(80, 40, 16), heads=1, latent=16),
-            gat=GatSettings(hidden=24, heads=4, num_layers=2, head_layers=2),
+            gat=GatSettings(hidden=9, heads=4, num_layers=2, head_layers=2),
             fusion=FusionSettings(hidden=128),
         ),
     },
     "small": {
         "teacher": ModelSizes(
+            ids=IdEmbeddingSettings(num_buckets=512),
             vgae=VgaeSettings(hidden=(64, 32), heads=2, latent=16),
             gat=GatSettings(hidden=16, heads=4, num_layers=3, head_layers=3),
             fusion=FusionSettings(hidden=128),
         ),
         "student": ModelSizes(
+            ids=IdEmbeddingSettings(num_buckets=512, dim=8),
             vgae=VgaeSettings(hidden=(32, 16), heads=1, latent=8),
             gat=GatSettings(hidden=8, heads=2, num_layers=2, head_layers=2),
             fusion=FusionSettings(hidden=64),

@@ -1,4 +1,4 @@
-"""What is sampled of the machine while training runs."""
+"""What is sampled of the machine while training runs, and what the machine costs."""
 
 from pydantic import Field
 
@@ -6,9 +6,12 @@ from settings.group import Group
 
 
 class ResourceSettings(Group):
-    """Resource sampling."""
+    """Resource sampling and price."""
 
     sample_interval_s: float = Field(default=1.0, ge=0.05, description="Seconds between resource samples.")
     flush_interval_s: float = Field(
         default=10.0, ge=0.1, description="Seconds of samples per telemetry file; the most a crash can lose."
+    )
+    cost_per_hour: float = Field(
+        default=0.0, ge=0.0, description="Price of an hour of this machine, in your currency; 0 hides costs."
     )

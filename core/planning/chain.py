@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.can.digest import find_shared_captures
 from core.can.registry import find_captures
 from core.errors import TrainingProcessError
 from core.events.catalogue import (
@@ -153,9 +154,13 @@ class Chain:
         view = self._view()
         digested = captures_digested(self.dataset, self.settings, view)
         self.emit(digested)
+        all_rows = {name: known.captures for name, known in view.captures.items()}
+        for shared in find_shared_captures({**all_rows, self.dataset: digested.captures}):
+            if shared.dataset == self.dataset:
+                self.emit(shared)
         captures = find_captures(self.dataset, self.settings.data)
         self._process.run(
-            "core.can.graph_builder:build_graph_store",
+            "core.can.graphs:build_graph_store",
             self.dataset,
             captures,
             digested.data_digest,

@@ -104,7 +104,8 @@ class RetrainingCoordinator:
         state = self.state(plan_id)
         began = state.started_at or datetime.now(UTC)
         duration_s = (datetime.now(UTC) - began).total_seconds()
-        self._emit(plan_id, PlanFinished(status="failed" if state.unfinished_datasets else "completed", duration_s=duration_s))
+        status = "failed" if state.unfinished_datasets else "completed"
+        self._emit(plan_id, PlanFinished(status=status, duration_s=duration_s))
         self.log.compact(plan_id)
         return self.state(plan_id)
 
