@@ -176,6 +176,18 @@ def emit_something_unpicklable(emit: Any) -> None:
     emit(threading.Lock())
 
 
+def hold_on_gpu(mib: int, emit: Emit) -> None:
+    import torch
+
+    torch.zeros(mib << 20, dtype=torch.uint8, device="cuda")
+
+
+def break_cuda(emit: Emit) -> None:
+    import torch
+
+    torch.zeros(4, device="cuda")[torch.tensor([99], device="cuda")].sum().item()
+
+
 if __name__ == "__main__":
     with TrainingProcess("child", Path(sys.argv[3])) as process:
         process.run(f"tests.training_targets:{sys.argv[1]}", Path(sys.argv[2]), on_fact=lambda fact: None)

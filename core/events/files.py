@@ -1,5 +1,6 @@
 """Durable parquet files: written aside, fsynced, and only then given their name by the caller."""
 
+import io
 import os
 import uuid
 from pathlib import Path
@@ -21,9 +22,11 @@ def write_temp(folder: Path, frame: pl.DataFrame) -> Path:
         OSError: The folder cannot be written; nothing is left behind.
     """
     temp = folder / f".{uuid.uuid4().hex}.tmp"
+    parquet = io.BytesIO()  # polars itself would report a full disk as a ComputeError
+    frame.write_parquet(parquet)
     try:
         with temp.open("xb") as file:
-            frame.write_parquet(file)
+            file.write(parquet.getbuffer())
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

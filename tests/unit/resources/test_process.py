@@ -34,6 +34,7 @@ def failure(process: TrainingProcess, target: str, *args: Any) -> TrainingProces
 
 def test_nothing_is_started_before_the_first_call(process: TrainingProcess) -> None:
     assert process.pid is None
+    assert process.peak_memory_mib is None
     assert not process.is_alive
     assert not process.log_path.exists()
 
@@ -183,13 +184,12 @@ def test_the_child_outlives_the_thread_that_started_it(process: TrainingProcess)
 
 
 def test_peak_memory_is_that_of_the_last_call(process: TrainingProcess) -> None:
-    assert process.peak_memory_mib is None
-    process.run(TARGETS + "hold", 200 << 20, on_fact=ignore)
-    large = process.peak_memory_mib
-    process.run(TARGETS + "hold", 1, on_fact=ignore)
-    small = process.peak_memory_mib
-    assert large is not None
-    assert small is not None
+    def peak_of(num_bytes: int) -> float:
+        process.run(TARGETS + "hold", num_bytes, on_fact=ignore)
+        assert process.peak_memory_mib is not None
+        return process.peak_memory_mib
+
+    large, small = peak_of(200 << 20), peak_of(1)
     assert large - small == pytest.approx(200, abs=5)
     assert small < 100
 

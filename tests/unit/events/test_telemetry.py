@@ -1,0 +1,118 @@
+"""Telemetry files: atomic, partitioned, tolerant of other releases and strict about damage."""
+
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from core.errors import DamagedLogError, EventLogError
+from core.events.telemetry import (
+    SAMPLE_SCHEMA,
+    TELEMETRY_SCHEMA,
+    ResourceSample,
+    TelemetryWriter,
+    read_telemetry,
+)
+
+START = datetime(2026, 11, 3, 9, 15, tzinfo=UTC)
+
+
+def sample(second: int, **values: float) -> ResourceSample:
+    return ResourceSample(occurred_at=START + timedelta(seconds=second), cpu_percent=float(second), **values)  # type: ignore[arg-type]
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def test_a_file_has_the_fields_of_a_sample_as_columns() -> None:
+    assert SAMPLE_SCHEMA.names() == [field.name for field in fields(ResourceSample)]
+
+
+def test_no_telemetry_is_an_empty_frame_with_the_schema(tmp_path: Path) -> None:
+    for frame in (read_telemetry(tmp_path / "nothing"), read_telemetry(tmp_path, "plan")):
+        assert frame.is_empty()
+        assert frame.schema == TELEMETRY_SCHEMA
+
+
+def test_samples_come_back_with_plan_and_dataset_in_order_of_time(tmp_path: Path) -> None:
+    TelemetryWriter(tmp_path, "p1", "set_02").write([sample(1), sample(3)])
+    TelemetryWriter(tmp_path, "p1", "set_01").write([sample(2), sample(0)])
+    frame = read_telemetry(tmp_path)
+    assert frame.schema == TELEMETRY_SCHEMA
+    assert frame["dataset"].to_list() == ["set_01", "set_02", "set_01", "set_02"]
+    assert frame["cpu_percent"].to_list() == [0, 1, 2, 3]
+    assert frame["occurred_at"][3] == START + timedelta(seconds=3)
+
+
+def test_only_the_asked_plan_is_read(tmp_path: Path) -> None:
+    TelemetryWriter(tmp_path, "p1", "a").write([sample(1)])
+    TelemetryWriter(tmp_path, "p10", "a").write([sample(2)])
+    assert read_telemetry(tmp_path, "p1")["plan"].to_list() == ["p1"]
+    assert read_telemetry(tmp_path)["plan"].to_list() == ["p1", "p10"]
+
+
+def test_files_lie_in_hive_partitions_that_polars_reads_by_itself(tmp_path: Path) -> None:
+    TelemetryWriter(tmp_path, "p1", "set_01").write([sample(1)])
+    (file,) = files_of(tmp_path)
+    assert file.parent == tmp_path / "plan=p1" / "dataset=set_01"
+    assert pl.read_parquet(tmp_path, hive_partitioning=True)["dataset"].to_list() == ["set_01"]
+
+
+def test_writers_of_the_same_partition_never_overwrite_each_other(tmp_path: Path) -> None:
+    for _ in range(3):
+        TelemetryWriter(tmp_path, "p", "a").write([sample(1)])
+    assert read_telemetry(tmp_path).height == 3
+
+
+def test_nothing_is_written_for_no_samples(tmp_path: Path) -> None:
+    TelemetryWriter(tmp_path, "p", "a").write([])
+    assert files_of(tmp_path) == []
+
+
+def test_torn_temporary_and_foreign_files_are_ignored(tmp_path: Path) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    writer.write([sample(1)])
+    (writer.folder / ".0123.tmp").write_bytes(b"PAR1 torn")
+    (writer.folder / "notes.txt").write_text("mine")
+    (tmp_path / "stray.parquet").write_bytes(b"")
+    assert read_telemetry(tmp_path).height == 1
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3, 100, -1])
+def test_a_damaged_file_among_good_ones_is_refused_by_name(tmp_path: Path, kept_bytes: int) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    for second in range(3):
+        writer.write([sample(second)])
+    victim = files_of(tmp_path)[1]
+    victim.write_bytes(victim.read_bytes()[:kept_bytes])
+    with pytest.raises(DamagedLogError, match=victim.name):
+        read_telemetry(tmp_path)
+
+
+def test_a_column_of_another_type_is_refused_by_name(tmp_path: Path) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    writer.write([sample(1)])
+    strange = writer.folder / "strange.parquet"
+    pl.DataFrame({"occurred_at": [START], "cpu_percent": ["much"]}).write_parquet(strange)
+    with pytest.raises(DamagedLogError, match=r"strange\.parquet"):
+        read_telemetry(tmp_path)
+
+
+def test_files_of_other_releases_are_read_beside_ours(tmp_path: Path) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    writer.write([sample(2, gpu_power_w=70.0)])
+    pl.DataFrame({"occurred_at": [START], "cpu_percent": [0.0], "fan_rpm": [900]}).write_parquet(
+        writer.folder / "other.parquet"
+    )
+    frame = read_telemetry(tmp_path)
+    assert frame.schema == TELEMETRY_SCHEMA
+    assert frame["gpu_power_w"].to_list() == [None, 70.0]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "plan=p").write_text("a file where a folder belongs")
+    with pytest.raises(EventLogError, match="plan=p"):
+        TelemetryWriter(tmp_path, "p", "a").write([sample(1)])

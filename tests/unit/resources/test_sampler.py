@@ -1,0 +1,126 @@
+"""The sampling loop keeps its schedule and loses nothing."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from core.errors import EventLogError
+from core.events.telemetry import ResourceSample, TelemetryWriter, read_telemetry
+from core.resources.probes import Probe
+from core.resources.sampler import sample_until
+
+
+def one_sample() -> list[ResourceSample]:
+    return [ResourceSample(occurred_at=datetime.now(UTC))]
+
+
+def stop_after(num_waits: int) -> Callable[[float], bool]:
+    waits = iter(range(1, num_waits + 1))
+
+    def stopped(seconds: float) -> bool:
+        time.sleep(seconds)
+        return next(waits) == num_waits
+
+    return stopped
+
+
+def test_samples_of_this_machine_reach_the_disk(tmp_path: Path) -> None:
+    stop = threading.Event()
+    probe, writer = Probe(tmp_path), TelemetryWriter(tmp_path, "p", "a")
+    loop = threading.Thread(
+        target=sample_until,
+        args=(stop.wait, probe.sample, writer.write),
+        kwargs={"interval_s": 0.02, "flush_interval_s": 0.1},
+    )
+    loop.start()
+    time.sleep(0.5)
+    stop.set()
+    loop.join()
+    frame = read_telemetry(tmp_path)
+    assert frame["ram_total_mib"].min() == frame["ram_total_mib"].max()
+    assert len(list(writer.folder.iterdir())) > 1
+    assert frame["occurred_at"].n_unique() > 5
+
+
+def test_the_first_sample_is_taken_and_written_even_if_stopped_at_once() -> None:
+    written: list[ResourceSample] = []
+    stop = threading.Event()
+    stop.set()
+    sample_until(stop.wait, one_sample, written.extend, interval_s=60, flush_interval_s=60)
+    assert len(written) == 1
+
+
+def test_stopping_does_not_wait_for_the_next_sample() -> None:
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    sample_until(stop.wait, one_sample, lambda rows: None, interval_s=60, flush_interval_s=60)
+    assert time.monotonic() - began < 30
+
+
+def test_slow_samples_do_not_make_the_schedule_drift() -> None:
+    moments: list[float] = []
+    began = time.monotonic()
+
+    def slow() -> list[ResourceSample]:
+        moments.append(time.monotonic() - began)
+        time.sleep(0.03)
+        return one_sample()
+
+    sample_until(stop_after(10), slow, lambda rows: None, interval_s=0.1, flush_interval_s=60)
+    assert len(moments) == 10
+    lateness = sorted(moment % 0.1 for moment in moments)
+    assert lateness[len(lateness) // 2] < 0.03, "the median sample starts with its interval"
+
+
+def test_missed_moments_are_left_out() -> None:
+    waits: list[float] = []
+
+    def stopped(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) == 3
+
+    def very_slow() -> list[ResourceSample]:
+        time.sleep(0.07)
+        return one_sample()
+
+    sample_until(stopped, very_slow, lambda rows: None, interval_s=0.03, flush_interval_s=60)
+    assert all(0 < wait <= 0.03 for wait in waits)
+
+
+def test_samples_are_flushed_when_sampling_fails() -> None:
+    written: list[ResourceSample] = []
+    results = iter([one_sample(), one_sample()])
+    with pytest.raises(StopIteration):
+        sample_until(
+            stop_after(9), lambda: next(results), written.extend, interval_s=0.001, flush_interval_s=60
+        )
+    assert len(written) == 2
+
+
+def test_samples_that_could_not_be_written_are_written_later(caplog: pytest.LogCaptureFixture) -> None:
+    written: list[ResourceSample] = []
+    attempts: list[int] = []
+
+    def write(rows: Sequence[ResourceSample]) -> None:
+        attempts.append(len(rows))
+        if len(attempts) < 4:
+            raise EventLogError("disk full")
+        written.extend(rows)
+
+    sample_until(stop_after(6), one_sample, write, interval_s=0.001, flush_interval_s=0)
+    assert attempts[:4] == [1, 2, 3, 4]
+    assert len(written) == 6
+    assert [record.getMessage() for record in caplog.records] == ["resource samples are held back: disk full"]
+
+
+def test_samples_that_cannot_be_written_in_the_end_are_an_error() -> None:
+    def write(rows: Sequence[ResourceSample]) -> None:
+        raise EventLogError("disk full")
+
+    with pytest.raises(EventLogError, match="disk full"):
+        sample_until(stop_after(3), one_sample, write, interval_s=0.001, flush_interval_s=0)
