@@ -20,7 +20,7 @@ from core.can.scan import PAD
 from core.can.text_formats import HEADERLESS, CsvLayout, Parse, parse_csv
 from core.errors import CaptureError
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 SNIFFED_BYTES = 1 << 16
 NUM_THREADS = min(4, os.cpu_count() or 1)
 
