@@ -1,6 +1,7 @@
 """Frames and graph comparisons for the tests of windows, graphs and stores."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ def random_frames(num_frames: int, seed: int = 0, num_ids: int = 12, fd_share: f
     width = 64 if fd_share else 8
     ids = rng.integers(0, num_ids, num_frames).astype(np.uint32)
     remote = rng.random(num_frames) < 0.05
-    length = rng.integers(0, 9, num_ids)[ids]
-    length = np.where(rng.random(num_frames) < fd_share, rng.integers(9, 65, num_frames), length)
-    length = np.where(remote, 0, length).astype(np.uint8)
+    length = rng.integers(0, 9, num_ids, dtype=np.uint8)[ids]
+    length = np.where(
+        rng.random(num_frames) < fd_share, rng.integers(9, 65, num_frames, dtype=np.uint8), length
+    )
+    length = np.where(remote, np.uint8(0), length)
     payload = rng.integers(0, rng.choice([2, 256], (num_frames, 1)), (num_frames, width)).astype(np.uint8)
     payload[np.arange(width) >= length[:, None]] = 0
     return Frames(
@@ -40,7 +43,7 @@ def frames_of(ids: Sequence[int], attack: Sequence[int] | None = None, step_s: f
     payload = np.zeros((n, 8), np.uint8)
     payload[:, 0] = np.arange(n)
     return Frames(
-        timestamp=np.arange(n) * step_s,
+        timestamp=step_s * np.arange(n, dtype=np.float64),
         arbitration_id=np.array(ids, np.uint32),
         extended=np.zeros(n, bool),
         remote=np.zeros(n, bool),
@@ -99,3 +102,23 @@ def as_graphs(store: GraphStore) -> dict[str, NDArray[Any]]:
         "t_end": store.t_end,
         "t_attack": store.t_attack,
     }
+
+
+def write_csv(path: Path, frames: Frames) -> Path:
+    """Write classic frames as a can-train-and-test capture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["timestamp,arbitration_id,data_field,attack"]
+    lines += [
+        f"{t:.6f},{i:0{8 if extended else 3}X},{payload[:length].tobytes().hex().upper()},{attack}"
+        for t, i, extended, length, payload, attack in zip(
+            frames.timestamp,
+            frames.arbitration_id,
+            frames.extended,
+            frames.length,
+            frames.payload,
+            frames.attack,
+            strict=True,
+        )
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -22,7 +22,7 @@ FEATURE_VERSION = 1
 EXTENDED_ID_BIT = np.uint32(1 << 31)
 
 _LANES = CLASSIC_PAYLOAD_BYTES
-_CHUNK_FRAMES = 16_384
+_CHUNK_FRAMES = 12_800
 _MOMENT_LIMIT = 10.0
 
 Floats = NDArray[np.float64]
@@ -136,9 +136,9 @@ def _graphs(frames: Frames, window: int, stride: int) -> GraphBlock:
     shape = (num_graphs, window)
     edge_attr = np.empty((edges.shape[1], NUM_EDGE_FEATURES))
     edge_attr[:, 0] = pair_of_edge.sum(np.diff(t.reshape(shape)).ravel()) / pair_of_edge.count
-    delta = np.abs(np.diff(lanes.astype(np.float64).reshape(_LANES, *shape))).reshape(_LANES, -1)
     for lane in range(_LANES):
-        edge_attr[:, 1 + lane] = pair_of_edge.sum(delta[lane]) / pair_of_edge.count
+        delta = np.abs(np.diff(lanes[lane].astype(np.float64).reshape(shape))).ravel()
+        edge_attr[:, 1 + lane] = pair_of_edge.sum(delta) / pair_of_edge.count
     edge_attr[:, 9] = reverse
     edge_attr[:, 10] = pair_of_edge.count
 
@@ -208,13 +208,13 @@ def payload_entropy(frames: Frames) -> Floats:
     """
     payload = np.ascontiguousarray(frames.payload.T)
     width = len(payload)
-    carried = np.arange(width)[:, None] < frames.length
+    carried = np.arange(width, dtype=np.uint8)[:, None] < frames.length
     equal = np.zeros_like(payload)
     for byte in payload:
         equal += payload == byte
     # Bytes that are not carried are 0 and were counted as equal to the carried zeros.
     equal -= (width - frames.length) * (payload == 0)
-    product = np.multiply.reduce(np.where(carried, equal, 1), axis=0, dtype=np.float64)
+    product = np.multiply.reduce(np.maximum(equal * carried, 1), axis=0, dtype=np.float64)
     length = np.maximum(frames.length, 1)
     entropy: Floats = np.maximum(np.log2(length, dtype=np.float64) - np.log2(product) / length, 0.0)
     return entropy
@@ -222,7 +222,7 @@ def payload_entropy(frames: Frames) -> Floats:
 
 def _payload_features(x: Floats, ids: _Groups, lanes: NDArray[np.uint8] | Floats) -> None:
     """Features 0-23 (mean, std, range of each byte), 26, 27 (skewness, kurtosis) and 30 (change rate)."""
-    in_order = lanes[:, ids.order]
+    in_order = np.take(lanes, ids.order, axis=1)
     spread = np.maximum.reduceat(in_order, ids.start, axis=1) - np.minimum.reduceat(
         in_order, ids.start, axis=1
     )
@@ -243,7 +243,7 @@ def _payload_features(x: Floats, ids: _Groups, lanes: NDArray[np.uint8] | Floats
     x[:, 26], x[:, 27] = skewness / _LANES, kurtosis / _LANES
 
     changed = np.zeros(lanes.shape[1])
-    changed[1:] = (in_order[:, 1:] != in_order[:, :-1]).sum(axis=0)
+    changed[1:] = np.add.reduce(in_order[:, 1:] != in_order[:, :-1], axis=0, dtype=np.uint8)
     changed[ids.start] = 0.0
     x[:, 30] = np.add.reduceat(changed, ids.start) / (_LANES * np.maximum(count - 1, 1))
 
@@ -294,20 +294,21 @@ def _structure(edges: Ints, local: Ints, num_nodes: Ints) -> tuple[NDArray[np.bo
     """
     source, target = edges
     total = int(num_nodes.sum())
-    shape = (total, -(-int(num_nodes.max()) // 64))
+    words = -(-int(num_nodes.max()) // 64)
     word, bit = local >> 6, np.left_shift(np.uint64(1), (local & 63).astype(np.uint64))
 
     # Edges are distinct, so adding bits sets them.
-    sources = np.zeros(shape, dtype=np.uint64)
-    np.add.at(sources, (target, word[0]), bit[0])
-    reverse = (sources[source, word[1]] & bit[1]) != 0
+    sources = np.zeros(total * words, dtype=np.uint64)
+    np.add.at(sources, target * words + word[0], bit[0])
+    reverse = (sources[source * words + word[1]] & bit[1]) != 0
 
     once = (source < target) | ((source > target) & ~reverse)
     a, b = edges[:, once]
-    neighbours = np.zeros(shape, dtype=np.uint64)
-    np.add.at(neighbours, (a, word[1][once]), bit[1][once])
-    np.add.at(neighbours, (b, word[0][once]), bit[0][once])
-    common = np.bitwise_count(neighbours[a] & neighbours[b]).sum(axis=1, dtype=np.float64)
+    neighbours = np.zeros(total * words, dtype=np.uint64)
+    np.add.at(neighbours, a * words + word[1][once], bit[1][once])
+    np.add.at(neighbours, b * words + word[0][once], bit[0][once])
+    rows = neighbours.reshape(total, words)
+    common = np.bitwise_count(rows[a] & rows[b]).sum(axis=1, dtype=np.float64)
     twice_triangles = np.bincount(a, common, total) + np.bincount(b, common, total)
     degree = np.bincount(a, minlength=total) + np.bincount(b, minlength=total)
     return reverse, twice_triangles / np.maximum(degree * (degree - 1), 1)

@@ -116,7 +116,7 @@ def _standardised_moment(values: list[float], power: int) -> float:
         return 0.0
     mean = math.fsum(values) / len(values)
     m2 = math.fsum((v - mean) ** 2 for v in values) / len(values)
-    moment = math.fsum((v - mean) ** power for v in values) / len(values) / m2 ** (power / 2)
+    moment = math.fsum((v - mean) ** power for v in values) / len(values) / math.pow(m2, power / 2)
     return min(max(moment - (3.0 if power == 4 else 0.0), -10.0), 10.0)
 
 
