@@ -59,7 +59,8 @@ class TrainingProcessError(RetrainError):
     """The training process failed.
 
     Args:
-        kind: Failure class: ``cuda_oom``, ``host_oom``, ``cuda_error``, ``data_error`` or ``bug``.
+        kind: Failure class: ``cuda_oom``, ``host_oom``, ``cuda_error``, ``killed``, ``hang``, ``data_error``
+            or ``bug``.
         message: What happened and what to do.
     """
 

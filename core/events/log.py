@@ -13,7 +13,6 @@ compacted into one file that stands for all segments up to its number.
 import json
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import polars as pl
 
 from core.errors import ConcurrencyError, DamagedLogError, EventLogError
 from core.events.event import Event
+from core.events.files import fsync_folder, write_temp
 from core.events.upcasters import upcast
 
 SCHEMA = pl.Schema(
@@ -130,9 +130,9 @@ class EventLog:
         last = segments.numbers[-1]
         folder = self._folder(stream)
         target = folder / f"compact-{last:08d}.parquet"
-        temp = _write_temp(folder, frame)
+        temp = write_temp(folder, frame)
         temp.replace(target)
-        _fsync_folder(folder)
+        fsync_folder(folder)
         for number in segments.numbers:
             (folder / f"{number:08d}.parquet").unlink(missing_ok=True)
         if segments.compacted >= 0:
@@ -187,7 +187,7 @@ class EventLog:
 
     def _put_if_absent(self, stream: str, number: int, events: list[Event]) -> bool:
         folder = self._folder(stream)
-        temp = _write_temp(folder, pl.DataFrame([_to_row(e) for e in events], schema=SCHEMA))
+        temp = write_temp(folder, pl.DataFrame([_to_row(e) for e in events], schema=SCHEMA))
         target = folder / f"{number:08d}.parquet"
         try:
             os.link(temp, target)
@@ -195,7 +195,7 @@ class EventLog:
             return False
         finally:
             temp.unlink()
-        _fsync_folder(folder)
+        fsync_folder(folder)
         if self._list(stream).compacted >= number:
             target.unlink()  # the number was compacted away while we wrote: this file would not be read
             return False
@@ -227,24 +227,3 @@ def _read_segment(path: Path) -> pl.DataFrame:
     if frame.schema != SCHEMA or frame.is_empty():
         raise DamagedLogError(f"segment {path} is not a segment of an event log: restore it from a backup")
     return frame
-
-
-def _write_temp(folder: Path, frame: pl.DataFrame) -> Path:
-    temp = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with temp.open("wb") as file:
-            frame.write_parquet(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
-    return temp
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
