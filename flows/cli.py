@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.planning.coordinator import RetrainingCoordinator
+from core.planning.lock import hold
 from settings.app import Settings, load_settings
 from settings.errors import RetrainError, SettingsError
 
@@ -96,13 +97,18 @@ def _dry_run(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    coordinator = RetrainingCoordinator(settings_of(arguments))  # bad usage is said before anything starts
+    from rich.console import Console
+
+    from core.analytics.results import fold_results
+    from core.analytics.summary import print_results
+
+    coordinator = RetrainingCoordinator(settings_of(arguments))
     if not arguments.resume:
         coordinator.create_retraining_plan(
             arguments.force_retrain, arguments.datasets, arguments.priority_datasets
         )
-    with coordinator.exclusive():
-        pass
+    with hold(coordinator.layout.root):
+        pass  # a directory in use or not writable is said before anything starts
     # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
     if not arguments.verbose:
@@ -112,8 +118,6 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from flows.server import prefect_api
 
     with prefect_api(coordinator.layout.root) as url:
-        from core.analytics.summary import print_summary
-
         from flows.retrain import retrain
 
         logging.getLogger("core.progress").info("Prefect API at %s", url)
@@ -127,12 +131,12 @@ def _retrain(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             return_state=True,
         )
-    if (plan_id := arguments.resume or coordinator.latest_plan()) is not None:
-        print_summary(coordinator.layout, plan_id)
+    if plans := coordinator.log.streams():
+        print_results(fold_results(coordinator.log.read(arguments.resume or plans[-1])), Console())
     if state.is_completed():
         return DONE
-    error = state.data if isinstance(state.data, BaseException) else RetrainError(state.message)
-    raise error
+    error = state.result(raise_on_failure=False)
+    raise error if isinstance(error, RetrainError) else RetrainError(state.message or "the flow failed")
 
 
 def show_progress(level: int) -> None:

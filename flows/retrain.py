@@ -13,6 +13,7 @@ from typing import Any
 from prefect import flow
 
 from core.planning.coordinator import RetrainingCoordinator
+from core.planning.lock import hold
 from core.planning.plan_state import PlanState
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
@@ -48,7 +49,7 @@ def retrain(
         RetrainError: Some phase failed; everything that could be done was done.
     """
     coordinator = RetrainingCoordinator(load_settings(config, **overrides(data_dir, output_dir)))
-    with coordinator.exclusive():
+    with hold(coordinator.layout.root):
         if resume:
             coordinator.resume(resume)
             plan_id = resume

@@ -1,9 +1,6 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +9,7 @@ from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
 from core.planning.chain import Chain, Listener
+from core.planning.lock import hold
 from core.planning.plan import Plan, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.registry_view import registry_view
@@ -19,7 +17,7 @@ from core.resources.probes import probe_machine
 from core.resources.process import retryable
 from core.resources.profiles import fit_to_machine
 from settings.app import Settings
-from settings.errors import RetrainError, SettingsError
+from settings.errors import SettingsError
 from settings.layout import Layout
 
 
@@ -119,7 +117,7 @@ class RetrainingCoordinator:
         Returns:
             The plan's final state.
         """
-        with self.exclusive():
+        with hold(self.layout.root):
             self.begin(plan)
             for dataset in self.state(plan.plan_id).unfinished_datasets:
                 with Chain(self.settings.output_dir, plan.plan_id, dataset, listener) as chain:
@@ -133,35 +131,6 @@ class RetrainingCoordinator:
     def get_training_status(self) -> dict[str, PlanState]:
         """How every plan stands, oldest first."""
         return {plan_id: self.state(plan_id) for plan_id in self.log.streams()}
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the output directory, so that two plans never write the same models at once.
-
-        Raises:
-            RetrainError: Another process holds it, or the directory cannot be written.
-        """
-        root = self.layout.root
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            lock = (root / ".lock").open("a+", encoding="ascii")
-        except OSError as error:
-            raise RetrainError(
-                f"cannot write to {root} (setting output_dir, flag --output-dir): {error}"
-            ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise RetrainError(
-                    f"process {lock.read().strip() or '?'} is carrying out a plan in {root}: wait for it, or "
-                    "choose another --output-dir"
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
 
     def _emit(self, plan_id: str, fact: Fact) -> None:
         self.log.append([to_event(plan_id, fact)])

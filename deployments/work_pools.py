@@ -1,0 +1,48 @@
+"""Work pools as code: ``python -m deployments.work_pools`` makes those that ``prefect.yaml`` names.
+
+Start a worker on each GPU machine with ``prefect worker start --pool gpu``.
+"""
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+
+WORK_POOLS = {
+    "gpu": "Retraining; one flow run at a time on each machine, its phases share the GPU.",
+    "cpu": "Dashboards and recommendations; needs no GPU.",
+}
+_CONCURRENCY = {"gpu": 1, "cpu": 2}
+
+
+def ensure_work_pools(client: SyncPrefectClient) -> list[str]:
+    """Make the process work pools that are missing; existing ones are left as they are.
+
+    Args:
+        client: Of the Prefect API.
+
+    Returns:
+        Names of the pools that were made.
+    """
+    made = []
+    for name, description in WORK_POOLS.items():
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(
+                WorkPoolCreate(
+                    name=name, type="process", description=description, concurrency_limit=_CONCURRENCY[name]
+                )
+            )
+            made.append(name)
+    return made
+
+
+def main() -> None:
+    """Make the pools of the configured Prefect API."""
+    with get_client(sync_client=True) as client:
+        made = ensure_work_pools(client)
+    print(f"made work pools: {', '.join(made) or 'none, all are there'}")
+
+
+if __name__ == "__main__":
+    main()
