@@ -162,13 +162,14 @@ class _Build:
 
     def run(self, captures: list[Capture]) -> None:
         """Write the whole store."""
+        rule = AttackRule.of(self.own.attack_frames)
         used: list[tuple[Capture, CaptureReader, int, bool]] = []
         refused: list[str] = []
         with StoreWriter(self.folder) as writer:
             for capture in captures:
                 before = writer.num_graphs, writer.num_nodes, writer.num_edges
                 try:
-                    reader, labelled = self._add(capture, len(used), writer)
+                    reader, labelled = self._add(capture, rule, len(used), writer)
                 except CaptureError as error:
                     writer.truncate(*before)
                     refused.append(str(error))
@@ -225,12 +226,14 @@ class _Build:
             ),
         )
 
-    def _add(self, capture: Capture, index: int, writer: StoreWriter) -> tuple[CaptureReader, bool]:
+    def _add(
+        self, capture: Capture, rule: AttackRule | None, index: int, writer: StoreWriter
+    ) -> tuple[CaptureReader, bool]:
         """Append a capture's graphs; tells whether its frames are labelled."""
         graph = self.settings.graph
         reader = open_capture(
             capture.path,
-            attack_rule=AttackRule.of(self.own.attack_frames),
+            attack_rule=rule,
             max_quarantined_fraction=self.settings.data.max_quarantined_fraction,
         )
         labelled = False

@@ -4,6 +4,7 @@ What is normal defines the scale: attack windows, validation and test have no sa
 stored with the graphs and with every model, and replayed.
 """
 
+import mmap
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from core.can.graph_store import NUM_EDGE_FEATURES, NUM_NODE_FEATURES, GraphStor
 from core.can.splits import TRAIN
 from core.errors import CaptureError
 
-_CHUNK_GRAPHS = 4096
+_CHUNK_GRAPHS = 256
 _CONSTANT = 1e-6
 """A standard deviation below this share of the mean is rounding: the feature is constant."""
 
@@ -42,7 +43,7 @@ class Scaler:
 
     @classmethod
     def fit(cls, store: GraphStore, clip: float) -> Self:
-        """Fit on the benign training windows of a store, a few thousand graphs at a time.
+        """Fit on the benign training windows of a store, a few hundred graphs at a time.
 
         Raises:
             CaptureError: The store has no benign training window.
@@ -59,6 +60,8 @@ class Scaler:
             if len(chunk):
                 nodes.add(store.x, store.node_ptr, chunk)
                 edges.add(store.edge_attr, store.edge_ptr, chunk)
+                _let_go(store.x)
+                _let_go(store.edge_attr)
         return cls(*nodes.mean_and_std(), *edges.mean_and_std(), clip=clip)
 
     def scale_nodes(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -108,6 +111,13 @@ class _Moments:
     def mean_and_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         std = np.sqrt(self.squares / self.count)
         return self.mean, np.where(std <= _CONSTANT * np.abs(self.mean), 1.0, std)
+
+
+def _let_go(array: NDArray[np.float32]) -> None:
+    """Unmap the pages read of a memory-mapped array, so that memory does not grow with the store."""
+    owner: object = array.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _scale(

@@ -41,7 +41,7 @@ def benign_training(store: GraphStore) -> tuple[NDArray[np.float32], NDArray[np.
     )
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 4096])
+@pytest.mark.parametrize("chunk", [1, 7, 256])
 def test_fit_is_mean_and_deviation_of_benign_training_windows(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
