@@ -72,7 +72,7 @@ def read_blocks(path: Path, block_bytes: int) -> Iterator[Block]:
                 yield Block(padded, line)
                 line += padded.count(b"\n")
                 carry = b""
-            carry = (carry + chunk[cut:])[: max(block_bytes, MAX_LINE_BYTES + 1)]
+            carry = (carry + chunk[cut:])[: MAX_LINE_BYTES + 1]
             chunk = file.read(block_bytes)
         if carry:
             yield Block(b"".join((pad, carry, b"\n", pad)), line)

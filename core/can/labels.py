@@ -45,8 +45,8 @@ def _carries(frames: Frames, rows: NDArray[np.int64], payload: bytes) -> NDArray
 
 
 def _parse(rule: str) -> tuple[int, bool, bytes]:
-    digits, _, payload = rule.partition("#")
     try:
+        digits, payload = rule.split("#")
         arbitration_id = int(digits, 16)
         extended = len(digits) == EXTENDED_ID_DIGITS or arbitration_id > MAX_STANDARD_ID
         return arbitration_id, extended, bytes.fromhex(payload)

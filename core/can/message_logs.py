@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import can
 import numpy as np
 
 from core.can import quarantine
 from core.can.quarantine import Candidates, Verdicts
 from core.can.tables import Columns, check_columns
 from core.errors import CaptureError
+
+if TYPE_CHECKING:
+    import can
 
 SUFFIXES = (".asc", ".blf", ".trc", ".db", ".mf4")
 MAGIC = {
@@ -35,6 +38,8 @@ def read_messages(path: Path, suffix: str) -> Iterator[tuple[Candidates, Callabl
     Raises:
         CaptureError: python-can cannot read the file.
     """
+    import can  # with its MF4 reader it takes longer to load than most captures to read
+
     num_read = 0
     try:
         reader = can.LogReader(path) if path.suffix.lower() == ".gz" else can.io.MESSAGE_READERS[suffix](path)
@@ -52,7 +57,7 @@ def read_messages(path: Path, suffix: str) -> Iterator[tuple[Candidates, Callabl
         ) from error
 
 
-def _to_columns(messages: list[can.Message]) -> Columns:
+def _to_columns(messages: list["can.Message"]) -> Columns:
     size = len(messages)
     return Columns(
         timestamp=np.fromiter((m.timestamp for m in messages), np.float64, size),
@@ -65,5 +70,5 @@ def _to_columns(messages: list[can.Message]) -> Columns:
     )
 
 
-def _describe_message(messages: list[can.Message], offset: int) -> Callable[[int], tuple[int, str]]:
+def _describe_message(messages: list["can.Message"], offset: int) -> Callable[[int], tuple[int, str]]:
     return lambda row: (offset + row + 1, str(messages[row]))

@@ -1,7 +1,7 @@
 """Reading captures of every format into blocks of frames, with bad rows put aside and counted."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -147,13 +147,13 @@ def _find_source(path: Path, block_bytes: int) -> Callable[[], Iterator[tuple[Ca
         return partial(tables.read_parquet, path)
     if suffix := message_logs.find_suffix(path, head):
         return partial(message_logs.read_messages, path, suffix)
+    matching = Counter[Parse]()
     for line, text in enumerate(head.removeprefix(BOM).split(b"\n"), 1):
-        layout = CsvLayout.of(text)
-        if layout:
+        if layout := CsvLayout.of(text):
             return partial(_read_text, path, block_bytes, partial(parse_csv, layout=layout), line)
-        for pattern, parse in HEADERLESS:
-            if pattern.match(text):
-                return partial(_read_text, path, block_bytes, parse, 0)
+        matching.update(parse for pattern, parse in HEADERLESS if pattern.match(text))
+    if matching:
+        return partial(_read_text, path, block_bytes, matching.most_common(1)[0][0], 0)
     first = head.splitlines()[0][:MAX_EXAMPLE_CHARS]
     raise CaptureError(
         f"{path}: format not known; its first line is {first!r}. Known are CSV with a header "
