@@ -30,9 +30,10 @@ from core.can.readers import CaptureReader, open_capture
 from core.can.registry import Capture, known_datasets
 from core.can.scaling import Scaler
 from core.can.splits import assign_splits, count_splits, split_digest
-from core.can.store_writer import StoreWriter, sync_folder, write_array, write_manifest
+from core.can.store_writer import StoreWriter, write_array, write_manifest
 from core.errors import CaptureError, GraphStoreError
 from core.events.catalogue import CaptureRefused, Emit, GraphsBuilt, RowsQuarantined
+from core.events.files import fsync_folder
 from settings.app import Settings
 from settings.data import DatasetSettings
 from settings.graph import GraphSettings
@@ -132,7 +133,7 @@ def _renamed_when_complete(folder: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-        sync_folder(folder.parent)
+        fsync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from core.can.features import GraphBlock
 from core.can.graph_store import LAYOUT, MANIFEST, Manifest, array_path
+from core.events.files import fsync_folder
 
 
 class ArrayWriter:
@@ -40,7 +41,7 @@ class ArrayWriter:
             if error is None:
                 self._file.seek(0)
                 self._write_header()
-                sync(self._file)
+                _sync(self._file)
 
     def append(self, rows: NDArray[Any]) -> None:
         """Append rows ``[n, *item]``; they are cast to the array's type."""
@@ -125,21 +126,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     temporary = folder / f"{MANIFEST}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=1))
-        sync(file)
+        _sync(file)
     temporary.rename(folder / MANIFEST)
-    sync_folder(folder)
+    fsync_folder(folder)
 
 
-def sync(file: IO[Any]) -> None:
+def _sync(file: IO[Any]) -> None:
     """Force a file to disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
