@@ -1,0 +1,40 @@
+"""The batch of graphs that models take."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.models.gatv2 import Edges
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """``B`` graphs side by side: ``N`` nodes, ``E`` edges.
+
+    Attributes:
+        x: float32 ``[N, 35]`` scaled node features.
+        node_id: int64 ``[N]`` arbitration ids (bit 31 set for 29-bit ids).
+        graph: int64 ``[N]`` graph of each node, rising.
+        node_ptr: int64 ``[B + 1]`` first node of each graph.
+        edges: Edges between nodes, every node with a self-loop.
+        edge_attr: float32 ``[E, 11]`` scaled edge features; 0 (a benign average) on a self-loop that was not
+            in the window.
+        max_nodes: Nodes of the largest graph.
+        edge_uniform: float32 ``[E, k]`` uniform numbers for dropout, None outside training.
+        node_normal: float32 ``[N, k]`` normal numbers for the latent sample, None outside training.
+    """
+
+    x: Tensor
+    node_id: Tensor
+    graph: Tensor
+    node_ptr: Tensor
+    edges: Edges
+    edge_attr: Tensor
+    max_nodes: int
+    edge_uniform: Tensor | None = None
+    node_normal: Tensor | None = None
+
+    @property
+    def num_graphs(self) -> int:
+        """Number of graphs ``B``."""
+        return len(self.node_ptr) - 1

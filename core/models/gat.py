@@ -1,0 +1,73 @@
+"""The supervised classifier of windows: GATv2 with jumping knowledge (KD-GAT, arXiv 2507.19686)."""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.nn import JumpingKnowledge
+
+from core.can.graph_store import NUM_EDGE_FEATURES, NUM_NODE_FEATURES
+from core.models.batch import GraphBatch
+from core.models.gatv2 import GATv2Layer
+from core.models.id_embedding import IdEmbedding
+from core.models.segments import segment_mean
+from settings.models import GatSettings, IdEmbeddingSettings
+
+NUM_CLASSES = 2
+
+
+class GatOutput(NamedTuple):
+    """Of ``B`` graphs: `logits` ``[B, 2]`` (benign, attack) and `embedding` ``[B, D]``."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class Gat(nn.Module):
+    """GATv2 layers (arXiv 2105.14491), jumping knowledge (Xu et al., arXiv 1806.03536), mean readout, MLP head.
+
+    Args:
+        settings: Widths and depths.
+        ids: The id embedding.
+        dropout: Share of attention weights dropped in training.
+    """
+
+    def __init__(self, settings: GatSettings, ids: IdEmbeddingSettings, dropout: float) -> None:
+        super().__init__()
+        self.heads = settings.heads
+        self.ids = IdEmbedding(ids)
+        width = settings.hidden * settings.heads
+        widths = [NUM_NODE_FEATURES + ids.dim] + [width] * settings.num_layers
+        self.layers = nn.ModuleList(
+            GATv2Layer(
+                num_in, settings.hidden, settings.heads, NUM_EDGE_FEATURES, concat=True, dropout=dropout
+            )
+            for num_in in widths[:-1]
+        )
+        self.jump = JumpingKnowledge(settings.jumping_knowledge, width, settings.num_layers)
+        joined = width * settings.num_layers if settings.jumping_knowledge == "cat" else width
+        head_widths = [joined] + [width] * (settings.head_layers - 1) + [NUM_CLASSES]
+        self.head = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(head_widths))
+
+    @property
+    def num_edge_uniform(self) -> int:
+        """Uniform numbers an edge needs in a training step."""
+        return len(self.layers) * self.heads
+
+    def forward(self, batch: GraphBatch) -> GatOutput:
+        """Classify graphs."""
+        x = torch.cat([batch.x, self.ids(batch.node_id)], 1)
+        outputs = []
+        for i, layer in enumerate(self.layers):
+            uniform = batch.edge_uniform
+            if uniform is not None:
+                uniform = uniform[:, i * self.heads : (i + 1) * self.heads]
+            x = functional.elu(layer(x, batch.edges, batch.edge_attr, uniform))
+            outputs.append(x)
+        embedding = segment_mean(self.jump(outputs).float(), batch.graph, batch.node_ptr)
+        hidden = embedding
+        for linear in self.head[:-1]:
+            hidden = functional.relu(linear(hidden))
+        return GatOutput(self.head[-1](hidden).float(), embedding)

@@ -1,0 +1,76 @@
+"""Files with weights: written whole or not at all, verified by sha256, loaded without executing anything."""
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.errors import ArtifactError
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary = Path(file.name)
+    temporary.chmod(0o644)
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save(path: Path, payload: dict[str, Any]) -> str:
+    """Save tensors and primitives.
+
+    Args:
+        path: The file, replaced atomically.
+        payload: What ``torch.load(weights_only=True)`` can read back.
+
+    Returns:
+        sha256 of the file.
+    """
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    content = buffer.getvalue()
+    write_file(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """Load what `save` wrote, onto the CPU.
+
+    Args:
+        path: The file.
+        sha256: What its content must hash to; None accepts any content that torch can read.
+
+    Raises:
+        ArtifactError: The file is missing, unreadable, or not the one that was expected.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); train the phase that makes it") from error
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ArtifactError(
+            f"{path}: sha256 is {found[:12]}..., expected {sha256[:12] or 'none'}...: the file is damaged or was "
+            "replaced; delete it and train its phase again"
+        )
+    try:
+        payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path}: no readable model file ({error})") from error
+    if not isinstance(payload, dict):
+        raise ArtifactError(f"{path}: holds a {type(payload).__name__}, not a dictionary of weights")
+    return payload

@@ -1,0 +1,53 @@
+"""The alarm threshold, chosen on validation windows only and on probabilities, never on logits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BENIGN_QUANTILE = 0.99
+_DEFAULT = 0.5
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An alarm is a score above `value`; `val_mcc` is what it reached on validation, None where undefined."""
+
+    value: float
+    val_mcc: float | None
+
+
+def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
+    """The threshold with the highest Matthews correlation on validation windows.
+
+    Where validation has benign windows only, it is their 99 % quantile, at least 0.5; where it has attacks
+    only or nothing, it is 0.5: neither says anything about the other kind of error.
+
+    Args:
+        score: float64 ``[K]`` in [0, 1].
+        y: ``[K]`` labels.
+
+    Returns:
+        The threshold, half-way between the two scores that it parts.
+    """
+    attack = y == 1
+    if attack.all():
+        return Threshold(_DEFAULT, None)
+    if not attack.any():
+        return Threshold(max(_DEFAULT, float(np.quantile(score, _BENIGN_QUANTILE))), None)
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    true_alarms = np.cumsum(attack[order])
+    alarms = np.arange(1, len(score) + 1)
+    num, num_attacks = len(score), int(attack.sum())
+    # MCC of "the first k alarm", from the 2x2 table's margins.
+    spread = np.sqrt(alarms * (num - alarms) * float(num_attacks) * (num - num_attacks))
+    mcc = np.divide(
+        true_alarms * float(num) - alarms * float(num_attacks), spread, out=np.zeros(num), where=spread > 0
+    )
+    mcc[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores cannot be parted
+    mcc[-1] = -1.0  # "everything is an attack" is no threshold
+    best = int(np.argmax(mcc))
+    if mcc[best] <= 0:
+        return Threshold(_DEFAULT, 0.0)
+    return Threshold(float((ranked[best] + ranked[best + 1]) / 2), float(mcc[best]))

@@ -1,0 +1,191 @@
+"""The fusion agent: deep Q-learning of how much to trust the GAT over the VGAE (arXiv 2508.04845, 1312.5602).
+
+Every window is an episode of its own: the reward is known at once and nothing follows, so gamma is 0 and
+there is no target network. Windows are taken in batches, not one by one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.models.fusion import NUM_STATE, FusionNetwork
+from core.training.passes import Pass, run_passes
+from core.training.seeds import seeded
+from settings.models import FusionSettings
+from settings.training import TrainingSettings
+
+_RIGHT = 3.0
+_AGREEMENT_BONUS = 1.0
+_CONFIDENCE_BONUS = 0.5
+_OVERCONFIDENCE = 1.5
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What an agent sees of ``K`` windows.
+
+    Attributes:
+        state: float32 ``[K, 15]`` in [0, 1].
+        anomaly: float32 ``[K]`` probability by the VGAE.
+        attack: float32 ``[K]`` probability by the GAT.
+        y: float32 ``[K]`` labels.
+    """
+
+    state: Tensor
+    anomaly: Tensor
+    attack: Tensor
+    y: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "Windows":
+        """Some of the windows."""
+        return Windows(self.state[rows], self.anomaly[rows], self.attack[rows], self.y[rows])
+
+
+@dataclass(frozen=True)
+class StateScale:
+    """Brings raw states to [0, 1] by the 1 % and 99 % quantiles of the training windows; stored with the agent."""
+
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def fit(cls, state: Floats) -> "StateScale":
+        """Fit on raw states ``[K, 15]`` of training windows."""
+        low, high = np.quantile(state, [0.01, 0.99], axis=0)
+        return cls(low, np.where(high - low > 1e-9, high, low + 1.0))
+
+    def apply(self, state: Floats) -> Tensor:
+        """Clipped to [0, 1]: float32 ``[K, 15]``."""
+        return torch.from_numpy(np.clip((state - self.low) / (self.high - self.low), 0, 1)).float()
+
+
+def fuse(weight: Tensor, windows: Windows) -> Tensor:
+    """``(1 - a) VGAE + a GAT``."""
+    return (1 - weight) * windows.anomaly + weight * windows.attack
+
+
+def reward(weight: Tensor, windows: Windows) -> Tensor:
+    """Reward of weighing windows so.
+
+    +3 for the right side of 1/2 plus bonuses for agreement of both models and for confidence; -3 for the
+    wrong side, less still when confident.
+
+    Args:
+        weight: float32 ``[K]`` the GAT's weight.
+        windows: The windows.
+
+    Returns:
+        float32 ``[K]``.
+    """
+    fused = fuse(weight, windows)
+    right = (fused > 0.5) == (windows.y > 0.5)
+    confidence = (2 * fused - 1).abs()
+    agreement = 1 - (windows.anomaly - windows.attack).abs()
+    return torch.where(
+        right,
+        _RIGHT + _AGREEMENT_BONUS * agreement + _CONFIDENCE_BONUS * confidence,
+        -_RIGHT - _OVERCONFIDENCE * confidence,
+    )
+
+
+class FusionAgent:
+    """Chooses for each window the weight with the highest expected reward.
+
+    Args:
+        network: Values of the actions.
+    """
+
+    def __init__(self, network: FusionNetwork) -> None:
+        self.network = network
+        num_actions = network.layers[-1].out_features
+        assert isinstance(num_actions, int)  # noqa: S101 - narrows torch's Module | Tensor for mypy
+        self.weights = torch.linspace(0, 1, num_actions)
+
+    @torch.no_grad()
+    def weigh(self, state: Tensor) -> Tensor:
+        """The GAT's weight for each state: ``[K, 15]`` -> ``[K]``."""
+        return self.weights[self.network(state).argmax(1)]
+
+
+class ReplayBuffer:
+    """The latest transitions (state, action, reward), sampled with replacement."""
+
+    def __init__(self, capacity: int) -> None:
+        self.state = torch.empty(capacity, NUM_STATE)
+        self.action = torch.empty(capacity, dtype=torch.int64)
+        self.reward = torch.empty(capacity)
+        self.num_seen = 0
+
+    def __len__(self) -> int:
+        """Transitions held."""
+        return min(self.num_seen, len(self.reward))
+
+    def add(self, state: Tensor, action: Tensor, reward: Tensor) -> None:
+        """Add transitions; the oldest give way."""
+        place = (self.num_seen + torch.arange(len(reward))) % len(self.reward)
+        self.state[place], self.action[place], self.reward[place] = state, action, reward
+        self.num_seen += len(reward)
+
+    def sample(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Some transitions."""
+        rows = torch.randint(len(self), (size,), generator=generator)
+        return self.state[rows], self.action[rows], self.reward[rows]
+
+
+def train_agent(
+    train: Windows,
+    val: Windows,
+    fusion: FusionSettings,
+    training: TrainingSettings,
+    on_pass: Callable[[Pass], None],
+) -> FusionAgent:
+    """Learn by acting: epsilon-greedy weights, rewards into the replay buffer, SmoothL1 on sampled transitions.
+
+    Args:
+        train: Training windows.
+        val: Validation windows; the weights with the highest mean reward on them are kept.
+        fusion: Width of the network.
+        training: Seed, learning rate, patience and the agent's own settings.
+        on_pass: Called after each pass over the training windows.
+
+    Returns:
+        The agent.
+    """
+    dqn = training.dqn
+    generator = torch.Generator().manual_seed(training.seed)
+    agent = FusionAgent(seeded(lambda: FusionNetwork(fusion, dqn.num_actions), training.seed))
+    optimizer = torch.optim.AdamW(agent.network.parameters(), lr=training.lr)
+    replay = ReplayBuffer(dqn.replay_capacity)
+    epsilon = dqn.epsilon_start
+
+    def learn(batch: NDArray[np.int64]) -> Tensor:
+        nonlocal epsilon
+        windows = train[torch.from_numpy(batch.copy())]
+        with torch.no_grad():
+            action = agent.network(windows.state).argmax(1)
+        explore = torch.rand(len(action), generator=generator) < epsilon
+        tried = torch.randint(dqn.num_actions, (len(action),), generator=generator)
+        action = torch.where(explore, tried, action)
+        replay.add(windows.state, action, reward(agent.weights[action], windows))
+        epsilon = max(dqn.epsilon_end, epsilon * dqn.epsilon_decay)
+
+        state, action, target = replay.sample(dqn.batch_size, generator)
+        value = agent.network(state).gather(1, action.unsqueeze(1)).squeeze(1)
+        loss = F.smooth_l1_loss(value, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def validate() -> tuple[float, Floats]:
+        weight = agent.weigh(val.state)
+        return -float(reward(weight, val).mean()), fuse(weight, val).double().numpy()
+
+    run_passes(agent.network, len(train.y), learn, validate, training, on_pass)
+    return agent

@@ -1,0 +1,164 @@
+"""Batches gathered from the flat graph store, resident on the device where it fits, else memory-mapped."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.can.graph_store import GraphStore
+from core.can.scaling import Scaler
+from core.models.batch import GraphBatch
+from core.models.gatv2 import Edges
+
+_RESIDENT_SHARE = 0.4
+"""Largest share of the free VRAM that the store may take; the rest is for activations."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The random numbers of one training step, drawn for the whole batch so that micro-batches do not change them.
+
+    Attributes:
+        edge_uniform: ``[E, k]``, edges with added self-loops, in batch order.
+        node_normal: ``[N, k]``.
+    """
+
+    edge_uniform: Tensor
+    node_normal: Tensor
+
+
+class GraphData:
+    """A graph store that hands out batches.
+
+    Every node gets a self-loop with scaled features 0 (a benign average), so that it attends to itself;
+    self-transitions seen in the window keep an edge of their own.
+
+    Args:
+        store: The graphs, raw features.
+        scaler: How features are scaled.
+        device: Where batches go.
+    """
+
+    def __init__(self, store: GraphStore, scaler: Scaler, device: torch.device) -> None:
+        self.device = device
+        self.num_graphs = store.num_graphs
+        self._node_ptr = np.asarray(store.node_ptr)
+        self._edge_ptr = np.asarray(store.edge_ptr)
+        arrays = (store.x, store.edge_attr, store.edge_index.T, store.node_id.view(np.int32))
+        self.home = device if _fits(device, sum(a.nbytes for a in arrays)) else torch.device("cpu")
+        x, edge_attr, edge_index, node_id = (_tensor(array).to(self.home) for array in arrays)
+        self._x, self._edge_attr, self._edge_index, self._node_id = x, edge_attr, edge_index, node_id
+        self._node_scale = _scale_tensors(scaler.node_mean, scaler.node_std, self.home)
+        self._edge_scale = _scale_tensors(scaler.edge_mean, scaler.edge_std, self.home)
+        self._clip = scaler.clip
+
+    def num_nodes(self, graphs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Nodes of each of some graphs."""
+        return self._node_ptr[graphs + 1] - self._node_ptr[graphs]
+
+    def num_edges(self, graphs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Edges of each of some graphs, added self-loops included."""
+        return self._edge_ptr[graphs + 1] - self._edge_ptr[graphs] + self.num_nodes(graphs)
+
+    def draw_noise(self, graphs: NDArray[np.int64], num_uniform: int, num_normal: int, seed: int) -> Noise:
+        """Draw a step's random numbers, a pure function of the seed and the batch."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        shapes = (self.num_edges(graphs).sum(), num_uniform), (self.num_nodes(graphs).sum(), num_normal)
+        return Noise(
+            torch.rand(*map(int, shapes[0]), generator=generator, device=self.device),
+            torch.randn(*map(int, shapes[1]), generator=generator, device=self.device),
+        )
+
+    def batch(
+        self, graphs: NDArray[np.int64], noise: Noise | None = None, start: int = 0, stop: int | None = None
+    ) -> GraphBatch:
+        """Gather graphs side by side.
+
+        Args:
+            graphs: int64 ``[B]`` the step's graphs.
+            noise: The step's random numbers, or None outside training.
+            start: First graph of the micro-batch.
+            stop: End of the micro-batch; None means the end of the step's graphs.
+
+        Returns:
+            The batch, on the device.
+        """
+        chosen = graphs[start:stop]
+        node_counts = self.num_nodes(chosen)
+        graph, nodes, node_ptr = self._rows(self._node_ptr, chosen, node_counts)
+        edge_graph, rows, _ = self._rows(
+            self._edge_ptr, chosen, self._edge_ptr[chosen + 1] - self._edge_ptr[chosen]
+        )
+
+        pair = self._edge_index.index_select(0, rows).long() + node_ptr[edge_graph].unsqueeze(1)
+        source, target = pair.unbind(1)
+        own = torch.arange(len(nodes), device=self.home)
+        # A loop goes behind its node's other in-edges: edges stay sorted by target without sorting.
+        edge_place = torch.arange(len(rows), device=self.home) + target
+        loop_place = torch.searchsorted(target.contiguous(), own, right=True) + own
+        edge_attr = torch.zeros(len(rows) + len(own), self._edge_attr.shape[1], device=self.home)
+        edge_attr[edge_place] = self._scaled(self._edge_attr.index_select(0, rows), self._edge_scale)
+        ends = torch.empty(2, len(edge_attr), dtype=torch.int64, device=self.home)
+        ends[:, edge_place] = torch.stack([source, target])
+        ends[:, loop_place] = own
+
+        x = self._scaled(self._x.index_select(0, nodes), self._node_scale)
+        node_id = self._node_id.index_select(0, nodes).long() & 0xFFFFFFFF
+        edge_uniform = node_normal = None
+        if noise is not None:
+            before = graphs[:start]
+            first_edge, first_node = int(self.num_edges(before).sum()), int(self.num_nodes(before).sum())
+            edge_uniform = noise.edge_uniform[first_edge : first_edge + len(edge_attr)]
+            node_normal = noise.node_normal[first_node : first_node + len(x)]
+        move = {"device": self.device, "non_blocking": True}
+        return GraphBatch(
+            x=x.to(**move),
+            node_id=node_id.to(**move),
+            graph=graph.to(**move),
+            node_ptr=node_ptr.to(**move),
+            edges=Edges(ends[0].to(**move), ends[1].to(**move), len(x)),
+            edge_attr=edge_attr.to(**move),
+            max_nodes=int(node_counts.max()),
+            edge_uniform=edge_uniform,
+            node_normal=node_normal,
+        )
+
+    def _rows(
+        self, ptr: NDArray[np.int64], graphs: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Graph of each row, row in the store, and bounds in the batch; sizes come from the host: no sync."""
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        total = int(bounds[-1])
+        host = torch.from_numpy(np.stack([ptr[graphs] - bounds[:-1], counts]))
+        shift, lengths = host.to(self.home, non_blocking=True)
+        graph = torch.repeat_interleave(lengths, output_size=total)
+        rows = torch.arange(total, device=self.home) + shift.index_select(0, graph)
+        return graph, rows, torch.from_numpy(bounds).to(self.home, non_blocking=True)
+
+    def _scaled(self, values: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
+        return ((values - scale[0]) * scale[1]).clamp_(-self._clip, self._clip)
+
+
+def _fits(device: torch.device, num_bytes: int) -> bool:
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes <= _RESIDENT_SHARE * free
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    with warnings.catch_warnings():
+        # Read-only memory maps: nothing here writes to the store.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _scale_tensors(
+    mean: NDArray[np.float64], std: NDArray[np.float64], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    mean_and_inverse = (torch.from_numpy(a).float().to(device) for a in (mean, 1 / std))
+    first, second = mean_and_inverse
+    return first, second

@@ -1,0 +1,391 @@
+"""The phases of a dataset's chain as they run in the training process: teacher, student, fusion, evaluation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import matthews_corrcoef
+from torch import Tensor
+
+from core.can.graph_store import open_graph_store, read_manifest
+from core.can.scaling import Scaler
+from core.can.splits import TRAIN, VAL
+from core.errors import TrainingError
+from core.events.catalogue import Emit, EpochFinished, ModelEvaluated, ModelSaved, ThresholdCalibrated
+from core.models.gat import Gat
+from core.models.vgae import Vgae
+from core.training import artifacts, detector
+from core.training.batch_plan import plan_curriculum_epoch, plan_epoch
+from core.training.calibration import Threshold, calibrate
+from core.training.checkpoint import CheckpointFolder
+from core.training.detector import ModelPair, PairScores, score_pair
+from core.training.dqn import StateScale, train_agent
+from core.training.evaluation import evaluate_folder
+from core.training.graph_data import GraphData
+from core.training.id_frequency import IdFrequency
+from core.training.job import PhaseJob
+from core.training.loop import Plan, Run, Validate, fit
+from core.training.mlp_fusion import train_mlp
+from core.training.objectives import (
+    GatDistillationObjective,
+    GatObjective,
+    TeacherLatents,
+    VgaeDistillationObjective,
+    VgaeObjective,
+)
+from core.training.passes import Pass
+from core.training.precision import choose_precision, prepare_process
+from core.training.scoring import ErrorScale, Reader, latent_means, score_gat, score_vgae
+from core.training.seeds import seeded
+from core.training.step import Objective
+from settings.models import ModelSizes
+
+Indices = NDArray[np.int64]
+
+
+class _Workbench:
+    """What every phase works with: the job, the graphs, the device."""
+
+    def __init__(self, job: PhaseJob, emit: Emit) -> None:
+        self.job, self.emit, self.training = job, emit, job.settings.training
+        prepare_process(self.training)
+        self.precision = choose_precision(self.training)
+        self.store = open_graph_store(job.store)
+        self.manifest = read_manifest(job.store)
+        self.scaler = Scaler.from_dict(self.manifest.scaler)
+        self.train = np.flatnonzero(self.store.split == TRAIN)
+        self.val = np.flatnonzero(self.store.split == VAL)
+        self.y = np.asarray(self.store.y)
+
+    def benign(self, graphs: Indices) -> Indices:
+        return graphs[self.y[graphs] == 0]
+
+    def require_both_classes(self) -> None:
+        """GATs and agents learn from labels; a VGAE that nothing can be fused with is no detector."""
+        job = self.job
+        num_attacks, num = int(self.y[self.train].sum()), len(self.train)
+        if num_attacks in (0, num):
+            lacking, role = ("attack", "with attacks") if num_attacks == 0 else ("benign", "attack-free")
+            raise TrainingError(
+                f"{job.dataset}: none of the {num} training windows is {lacking}: add captures {role} to its "
+                "training folders, check the label rule (attack_frames), or lower graph.window or "
+                "graph.val_fraction so that more windows are left"
+            )
+        if len(self.benign(self.val)) == 0:
+            raise TrainingError(
+                f"{job.dataset}: no benign validation window: add captures, or lower graph.window or "
+                "graph.block_windows"
+            )
+
+    def reader(self) -> Reader:
+        data = GraphData(self.store, self.scaler, self.precision.device)
+        return Reader(data, self.precision, self.job.micro_batch_size or self.training.batch_size)
+
+    def fit(self, model: str, objective: Objective, reader: Reader, plan: Plan, validate: Validate) -> None:
+        job = self.job
+        folder = job.checkpoints_dir / job.dataset / job.phase / model
+        checkpoints = CheckpointFolder(
+            folder,
+            f"{job.data_digest}/{job.settings_digest}/{job.parent_sha256}",
+            self.training.keep_checkpoints,
+        )
+        if job.attempt == 1:
+            checkpoints.clear()
+        run = Run(job.dataset, job.phase, model, checkpoints, self.emit)
+        fit(
+            run,
+            objective,
+            reader.data,
+            plan,
+            validate,
+            self.training,
+            self.precision,
+            reader.micro_batch_size,
+        )
+
+    def plan(self, graphs: Indices) -> Plan:
+        t = self.training
+        return lambda epoch: plan_epoch(
+            graphs, seed=t.seed, epoch=epoch, batch_size=t.batch_size, min_steps=t.min_steps_per_epoch
+        )
+
+    def curriculum(self, difficulty: NDArray[np.float64]) -> Plan:
+        t, graphs = self.training, self.train
+        return lambda epoch: plan_curriculum_epoch(
+            graphs,
+            self.y[graphs] == 1,
+            difficulty,
+            t.curriculum,
+            seed=t.seed,
+            epoch=epoch,
+            batch_size=t.batch_size,
+            min_steps=t.min_steps_per_epoch,
+        )
+
+    def save(
+        self, path: Path, payload: dict[str, Any], limits: dict[str, Threshold], sizes: dict[str, int]
+    ) -> None:
+        job = self.job
+        job.models_dir.mkdir(parents=True, exist_ok=True)
+        sha256 = artifacts.save(
+            path,
+            payload
+            | {
+                "version": detector.MODEL_FILE_VERSION,
+                "dataset": job.dataset,
+                "data_digest": job.data_digest,
+                "settings_digest": job.settings_digest,
+                "parent_sha256": job.parent_sha256,
+                "graph": job.settings.graph.model_dump(mode="json"),
+                "thresholds": {name: [t.value, t.val_mcc] for name, t in limits.items()},
+            },
+        )
+        self.emit(
+            ModelSaved(
+                dataset=job.dataset,
+                phase=job.phase,
+                path=str(path),
+                sha256=sha256,
+                data_digest=job.data_digest,
+                settings_digest=job.settings_digest,
+                parent_sha256=job.parent_sha256,
+                num_parameters=sizes,
+            )
+        )
+
+    def thresholds(self, scores: dict[str, NDArray[np.float64]]) -> dict[str, Threshold]:
+        """Thresholds for scores of the validation windows."""
+        return {name: calibrate(score, self.y[self.val]) for name, score in scores.items()}
+
+
+def train_teacher(job: PhaseJob, emit: Emit) -> None:
+    """Train the full-size VGAE on benign windows, then the GAT on all, hard windows first.
+
+    Raises:
+        TrainingError: A class is missing, a loss is not finite, or there is no such device.
+        ArtifactError: A checkpoint is damaged.
+        GraphStoreError: The graph store is damaged.
+    """
+    bench = _Workbench(job, emit)
+    bench.require_both_classes()
+    reader, sizes, dropout = bench.reader(), job.settings.models.teacher, bench.training.dropout
+    y = torch.from_numpy(bench.y.astype(np.int64)).to(bench.precision.device)
+
+    vgae = seeded(lambda: Vgae(sizes.vgae, sizes.ids, dropout), bench.training.seed)
+    objective = VgaeObjective(vgae, dropout)
+    benign = bench.benign(bench.train)
+    validate = _validate_losses(objective, reader, bench.benign(bench.val))
+    bench.fit("teacher_vgae", objective, reader, bench.plan(benign), validate)
+
+    error_scale, difficulty = _errors(vgae, reader, bench)
+    gat = seeded(lambda: Gat(sizes.gat, sizes.ids, dropout), bench.training.seed)
+    classify = GatObjective(gat, y, dropout)
+    bench.fit(
+        "teacher_gat",
+        classify,
+        reader,
+        bench.curriculum(difficulty),
+        _validate_gat(classify, reader, bench.val, bench.y),
+    )
+    pair = ModelPair(vgae, gat, bench.scaler, error_scale)
+    _save_pair(bench, pair, sizes, "teacher", detector.teacher_path(job.models_dir, job.dataset), reader)
+
+
+def distill_student(job: PhaseJob, emit: Emit) -> None:
+    """Train the compressed VGAE and GAT to follow their teachers; errors as in `train_teacher`."""
+    bench = _Workbench(job, emit)
+    bench.require_both_classes()
+    reader, sizes, dropout = bench.reader(), job.settings.models.student, bench.training.dropout
+    device, distillation = bench.precision.device, bench.training.distillation
+    y = torch.from_numpy(bench.y.astype(np.int64)).to(device)
+    teachers, _ = detector.load_pair(
+        detector.teacher_path(job.models_dir, job.dataset), job.parent_sha256, device
+    )
+    known = np.union1d(bench.train, bench.val)
+
+    benign = bench.benign(known)
+    latents = TeacherLatents(
+        benign, reader.data.num_nodes(benign), latent_means(teachers.vgae, reader, benign)
+    )
+    vgae = seeded(lambda: Vgae(sizes.vgae, sizes.ids, dropout), bench.training.seed)
+    follow = seeded(lambda: VgaeDistillationObjective(vgae, dropout, latents), bench.training.seed)
+    validate = _validate_losses(follow, reader, bench.benign(bench.val))
+    bench.fit("student_vgae", follow, reader, bench.plan(bench.benign(bench.train)), validate)
+
+    error_scale, difficulty = _errors(vgae, reader, bench)
+    teacher_logits = torch.zeros(len(y), 2, device=device)
+    teacher_logits[torch.from_numpy(known).to(device)] = torch.from_numpy(
+        score_gat(teachers.gat, reader, known).logits
+    ).to(device)
+    gat = seeded(lambda: Gat(sizes.gat, sizes.ids, dropout), bench.training.seed)
+    distil = GatDistillationObjective(gat, y, dropout, teacher_logits, distillation)
+    bench.fit(
+        "student_gat",
+        distil,
+        reader,
+        bench.curriculum(difficulty),
+        _validate_gat(distil, reader, bench.val, bench.y),
+    )
+    pair = ModelPair(vgae, gat, bench.scaler, error_scale)
+    _save_pair(bench, pair, sizes, "student", detector.student_path(job.models_dir, job.dataset), reader)
+
+
+def train_fusion(job: PhaseJob, emit: Emit) -> None:
+    """Train the fusion agent and the baselines on the students' scores; errors as in `train_teacher`."""
+    bench = _Workbench(job, emit)
+    bench.require_both_classes()
+    students, _ = detector.load_pair(
+        detector.student_path(job.models_dir, job.dataset), job.parent_sha256, bench.precision.device
+    )
+    reader, sizes = bench.reader(), job.settings.models.student.fusion
+    scored_train, scored_val = (score_pair(students, reader, graphs) for graphs in (bench.train, bench.val))
+    scale = StateScale.fit(scored_train.state)
+    train = detector.make_windows(scale, scored_train, bench.y[bench.train])
+    val = detector.make_windows(scale, scored_val, bench.y[bench.val])
+    fusion = detector.Fusion(
+        agent=train_agent(train, val, sizes, bench.training, _pass_events(bench, "fusion")),
+        mlp=train_mlp(train, val, sizes, bench.training, _pass_events(bench, "mlp_fusion")),
+        state_scale=scale,
+        id_frequency=IdFrequency.fit(bench.store, bench.benign(bench.train)),
+    )
+    limits = bench.thresholds(fusion.score(bench.store, bench.val, scored_val))
+    counts = {
+        "fusion": _num_parameters(fusion.agent.network),
+        "mlp_fusion": _num_parameters(fusion.mlp),
+        "id_frequency": 2 * len(fusion.id_frequency.ids),
+    }
+    bench.save(detector.fusion_path(job.models_dir, job.dataset), fusion.to_payload(sizes), limits, counts)
+
+
+def evaluate(job: PhaseJob, emit: Emit) -> None:
+    """Evaluate all models on every test folder; the only reader of test windows.
+
+    Raises:
+        ArtifactError: A model file is missing, damaged, or was not made from the parent that is there.
+        GraphStoreError: The graph store is damaged.
+    """
+    bench = _Workbench(job, emit)
+    device, batch = bench.precision.device, job.micro_batch_size or bench.training.batch_size
+    fusion, fusion_file = detector.load_fusion(
+        detector.fusion_path(job.models_dir, job.dataset), job.parent_sha256
+    )
+    students, student_file = detector.load_pair(
+        detector.student_path(job.models_dir, job.dataset), fusion_file["parent_sha256"], device
+    )
+    teachers, teacher_file = detector.load_pair(
+        detector.teacher_path(job.models_dir, job.dataset), student_file["parent_sha256"], device
+    )
+    limits: dict[str, Threshold] = {}
+    for payload in (teacher_file, student_file, fusion_file):
+        limits |= detector.thresholds(payload)
+    for model, limit in limits.items():
+        emit(
+            ThresholdCalibrated(
+                dataset=job.dataset, model=model, threshold=limit.value, val_mcc=limit.val_mcc
+            )
+        )
+    for folder, graphs in bench.manifest.test_folders(bench.store).items():
+        teacher, student = (
+            p.score(bench.store, graphs, bench.precision, batch) for p in (teachers, students)
+        )
+        scores = _pair_scores("teacher", teacher) | _pair_scores("student", student)
+        scores |= fusion.score(bench.store, graphs, student)
+        labelled = _is_labelled(bench, folder, graphs)
+        for model, score in scores.items():
+            metrics = evaluate_folder(bench.store, graphs, score, limits[model].value, labelled=labelled)
+            emit(ModelEvaluated(dataset=job.dataset, model=model, folder=folder, metrics=metrics))
+
+
+PHASES: dict[str, Callable[[PhaseJob, Emit], None]] = {
+    "teacher": train_teacher,
+    "student": distill_student,
+    "fusion": train_fusion,
+    "evaluation": evaluate,
+}
+
+
+def _is_labelled(bench: _Workbench, folder: str, graphs: Indices) -> bool:
+    """Captures may carry no labels at all; a suppression attack has no frame that could carry one."""
+    captures = bench.manifest.captures
+    carries_labels = all(captures[i].labelled for i in np.unique(bench.store.capture[graphs]))
+    return carries_labels and not ("suppress" in folder.lower() and not bench.y[graphs].any())
+
+
+def _pair_scores(size: str, scores: PairScores) -> dict[str, NDArray[np.float64]]:
+    return {f"{size}_vgae": scores.anomaly, f"{size}_gat": scores.attack}
+
+
+def _save_pair(
+    bench: _Workbench, pair: ModelPair, sizes: ModelSizes, size: str, path: Path, reader: Reader
+) -> None:
+    limits = bench.thresholds(_pair_scores(size, score_pair(pair, reader, bench.val)))
+    counts = {f"{size}_vgae": _num_parameters(pair.vgae), f"{size}_gat": _num_parameters(pair.gat)}
+    bench.save(path, pair.to_payload(sizes), limits, counts)
+
+
+def _num_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _errors(vgae: Vgae, reader: Reader, bench: _Workbench) -> tuple[ErrorScale, NDArray[np.float64]]:
+    """What a benign error is, and the difficulty of each training window."""
+    errors = score_vgae(vgae, reader, bench.train).errors
+    scale = ErrorScale.fit(errors[bench.y[bench.train] == 0])
+    return scale, scale.deviation(errors)
+
+
+def _validate_losses(objective: Objective, reader: Reader, graphs: Indices) -> Validate:
+    @torch.no_grad()
+    def validate() -> tuple[float, float | None]:
+        total = torch.zeros((), dtype=torch.float64, device=reader.precision.device)
+        for chosen, batch in reader.batches(graphs):
+            with reader.precision.autocast():
+                total += objective.losses(batch, chosen).double().sum()
+        return float(total) / len(graphs), None
+
+    return validate
+
+
+def _validate_gat(objective: GatObjective, reader: Reader, graphs: Indices, y: NDArray[np.uint8]) -> Validate:
+    """Loss and Matthews correlation at probability 1/2."""
+
+    def validate() -> tuple[float, float | None]:
+        scores = score_gat(objective.model, reader, graphs)
+        logits: Tensor = torch.from_numpy(scores.logits).to(objective.y.device)
+        loss = float(objective.losses_of_logits(logits, graphs).double().mean())
+        return loss, _mcc(y[graphs], scores.attack_probability)
+
+    return validate
+
+
+def _mcc(y: NDArray[np.uint8], score: NDArray[np.float64]) -> float | None:
+    if len(np.unique(y)) < 2:
+        return None
+    return float(matthews_corrcoef(y, score > 0.5))
+
+
+def _pass_events(bench: _Workbench, model: str) -> Callable[[Pass], None]:
+    y = bench.y[bench.val]
+
+    def on_pass(done: Pass) -> None:
+        bench.emit(
+            EpochFinished(
+                dataset=bench.job.dataset,
+                phase=bench.job.phase,
+                model=model,
+                epoch=done.epoch,
+                train_loss=done.train_loss,
+                val_loss=done.val_loss,
+                val_metric=_mcc(y, done.val_score),
+                learning_rate=bench.training.lr,
+                num_steps=done.num_steps,
+                duration_s=done.duration_s,
+                graphs_per_s=done.num_windows / done.duration_s,
+                data_wait_s=0.0,
+            )
+        )
+
+    return on_pass
