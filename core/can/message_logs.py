@@ -44,17 +44,26 @@ def read_messages(path: Path, suffix: str) -> Iterator[tuple[Candidates, Callabl
     try:
         reader = can.LogReader(path) if path.suffix.lower() == ".gz" else can.io.MESSAGE_READERS[suffix](path)
         with reader as log:
+            if isinstance(log, can.BLFReader):  # it would stop at a cut without a word
+                _refuse_truncated(path, log.file_size)
             messages = iter(log)
             while block := list(islice(messages, MESSAGES_PER_BLOCK)):
                 verdicts = Verdicts(len(block))
                 verdicts.reject(quarantine.ERROR, np.array([m.is_error_frame for m in block]))
                 yield check_columns(_to_columns(block), verdicts), _describe_message(block, num_read)
                 num_read += len(block)
+    except CaptureError:
+        raise
     # Each of python-can's readers raises errors of its own kinds on a damaged file.
     except Exception as error:
         raise CaptureError(
             f"cannot read {path} as {suffix} after {num_read} messages: {type(error).__name__}: {error}"
         ) from error
+
+
+def _refuse_truncated(path: Path, num_bytes: int) -> None:
+    if path.stat().st_size < num_bytes:
+        raise CaptureError(f"{path} is truncated: its header tells of {num_bytes} bytes; restore the file")
 
 
 def _to_columns(messages: list["can.Message"]) -> Columns:

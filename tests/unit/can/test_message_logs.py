@@ -82,12 +82,11 @@ def test_error_frames_are_put_aside_by_their_number(tmp_path: Path) -> None:
     assert reader.quarantine.examples[0]["line"] == 2
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_log_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_truncated_log_is_refused_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "capture.blf"
     write_log(path, MESSAGES)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(CaptureError, match=r"capture\.blf"):
+    with pytest.raises(CaptureError, match=r"capture\.blf is truncated"):
         list(open_any(path))
 
 
