@@ -122,6 +122,7 @@ def peer_frames_per_cpu_s(path: Path) -> float:
 
 
 def main() -> None:
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder, "small"), Path(folder, "large")
         write_capture(small / "capture.csv", NUM_FRAMES)
@@ -131,7 +132,12 @@ def main() -> None:
         peer = peer_frames_per_cpu_s(small / "capture.csv")
     median = {name: statistics.median(run[name] for run in builds) for name in builds[0]}
     result: dict[str, Any] = {
-        "machine": {"cpu_count": os.cpu_count(), "processor": platform.machine(), "numpy": np.__version__},
+        "machine": {
+            "cpu_count": os.cpu_count(),
+            "load_average": load,
+            "processor": platform.machine(),
+            "numpy": np.__version__,
+        },
         "window": 100,
         "num_frames": NUM_FRAMES,
         "store": median,
