@@ -17,6 +17,8 @@ PERIODS_S = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
 FEWEST_IDS = np.array([13, 7, 3, 5, 2, 1, 2])
 MOST_IDS = np.array([16, 10, 6, 10, 5, 4, 5])
 """Ids per period: 33 to 56 ids that send about 2 000 frames a second, half of what 500 kbit/s carry."""
+CLOCK_TOLERANCE = 1e-3
+"""ECUs keep their own time, to about 0.1 % (ceramic resonators), so ids drift past each other all the time."""
 EVENT_SHARE = 0.2
 BIT_S = 2e-6
 FRAME_BITS = 57
@@ -67,7 +69,7 @@ class Vehicle:
         order = np.argsort(period_s * rng.lognormal(0.0, 1.0, num_ids), kind="stable")
         return cls(
             ids=ids,
-            period_s=period_s[order],
+            period_s=period_s[order] * (1 + rng.uniform(-CLOCK_TOLERANCE, CLOCK_TOLERANCE, num_ids)),
             is_event=(period_s[order] >= 0.1) & (rng.random(num_ids) < 0.3),
             length=length,
             kind=kind,
