@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from core.events.catalogue import (
     CaptureRefused,
     CapturesDigested,
@@ -39,12 +37,21 @@ from core.events.catalogue import (
     to_event,
 )
 from core.events.event import Event
+from core.events.telemetry import ResourceSample, TelemetryWriter
 from settings.app import Settings
 
 PLAN_ID = "plan-20261103-0915-7f3a"
 START = datetime(2026, 11, 3, 9, 15, tzinfo=UTC)
-PHASES = ("teacher", "student", "fusion", "evaluation")
-MODELS = ("teacher_vgae", "teacher_gat", "student_vgae", "student_gat", "fusion", "mlp_fusion", "id_frequency")
+PHASES = ("graphs", "teacher", "student", "fusion", "evaluation")
+MODELS = (
+    "teacher_vgae",
+    "teacher_gat",
+    "student_vgae",
+    "student_gat",
+    "fusion",
+    "mlp_fusion",
+    "id_frequency",
+)
 FOLDERS = (
     "test_01_known_vehicle_known_attack",
     "test_02_unknown_vehicle_known_attack",
@@ -55,21 +62,40 @@ FOLDERS = (
 )
 MACHINES: dict[bool, dict[str, Any]] = {
     True: {
-        "hostname": "gpu-01",
-        "cpu_name": "AMD EPYC 7543",
-        "num_cores": 16,
+        "cpu_model": "AMD EPYC 7543 32-Core Processor",
+        "num_cpus": 16,
         "ram_total_mib": 131_072.0,
-        "gpus": [{"index": 0, "name": "NVIDIA GeForce RTX 3090", "vram_total_mib": 24_576.0}],
+        "platform": "Linux-6.1.0-x86_64",
+        "python_version": "3.11.7",
+        "torch_version": "2.13.0+cu130",
+        "gpus": [
+            {
+                "index": 0,
+                "name": "NVIDIA GeForce RTX 3090",
+                "vram_total_mib": 24_576.0,
+                "driver": "580.65",
+                "compute_capability": [8, 6],
+            }
+        ],
+        "device": "cuda",
+        "device_name": "NVIDIA GeForce RTX 3090",
+        "precision": "bf16",
     },
     False: {
-        "hostname": "laptop",
-        "cpu_name": "AMD Ryzen 7 5800U",
-        "num_cores": 8,
+        "cpu_model": "AMD Ryzen 7 5800U",
+        "num_cpus": 8,
         "ram_total_mib": 15_872.0,
+        "platform": "Linux-6.1.0-x86_64",
+        "python_version": "3.11.7",
+        "torch_version": "2.13.0+cpu",
         "gpus": [],
+        "device": "cpu",
+        "device_name": "AMD Ryzen 7 5800U",
+        "precision": "fp32",
     },
 }
 _PHASE_MODELS = {
+    "graphs": (),
     "teacher": ("teacher_vgae", "teacher_gat"),
     "student": ("student_vgae", "student_gat"),
     "fusion": ("fusion",),
@@ -127,13 +153,13 @@ def sample_events(
 ) -> list[Event]:
     """The events of a whole plan."""
     log = SampleLog(plan_id, gpu, random.Random(seed))
-    settings = Settings(models={"preset": "published"}) if gpu else Settings()  # type: ignore[arg-type]
+    settings = Settings(models={"preset": "published"}) if gpu else Settings()
     steps = [
         {
             "dataset": dataset,
             "phase": phase,
             "action": "run",
-            "reason": "no model yet" if phase == "teacher" else "its parent model changes",
+            "reason": "no model yet" if phase in ("graphs", "teacher") else "its parent model changes",
             "settings_digest": _digest(dataset, phase),
         }
         for dataset in datasets
@@ -149,22 +175,25 @@ def sample_events(
     end_s = 0.0
     for index, dataset in enumerate(datasets):
         trouble = failures and index == 1
-        chain_end = _chain(log, dataset, folders, start_s=2.0 + index, oom=failures and index == 0, bug=trouble)
+        chain_end = _chain(
+            log, dataset, folders, start_s=2.0 + index, oom=failures and index == 0, bug=trouble
+        )
         failed |= trouble
         end_s = max(end_s, chain_end)
     log.say(
         end_s + 0.5,
         ConfigRecommended(
-            device_name="NVIDIA GeForce RTX 3090" if gpu else "AMD Ryzen 7 5800U",
+            device_name=MACHINES[gpu]["device_name"],
             settings={"training": {"batch_size": 4096, "micro_batch_size": 1024, "epochs": 15}},
             reasons=[
-                "hcrl_sa student ran out of GPU memory with micro-batches of 2048 graphs and went through with 1024.",
+                "hcrl_sa student ran out of GPU memory with micro-batches of 2048 graphs, not with 1024.",
                 "The best epoch of teacher_gat was its last: 15 epochs instead of 10.",
             ],
         ),
     )
     log.say(
-        end_s + 1.0, PlanFinished(status="failed" if failed else "completed", duration_s=round(end_s + 1.0, 3))
+        end_s + 1.0,
+        PlanFinished(status="failed" if failed else "completed", duration_s=round(end_s + 1.0, 3)),
     )
     return log.events()
 
@@ -175,15 +204,15 @@ def _chain(
     rng = log.rng
     log.say(start_s, ChainStarted(dataset=dataset))
     _data(log, dataset, folders, start_s, trouble=bug)
-    now = start_s + 14.0
-    device = "cuda:0" if log.gpu else "cpu"
+    now = start_s + 0.5
+    device = "cuda" if log.gpu else "cpu"
     precision = "bf16" if log.gpu else "fp32"
     for phase in PHASES:
         micro = 2048
         if bug and phase == "evaluation":
             log.say(
                 now,
-                PhaseSkipped(dataset=dataset, phase=phase, reason="the fusion phase it depends on failed"),
+                PhaseSkipped(dataset=dataset, phase=phase, reason="fusion failed"),
             )
             continue
         for attempt in (1, 2):
@@ -347,7 +376,7 @@ def _epochs(log: SampleLog, dataset: str, phase: str, now: float, num_epochs: in
                     sha256=_digest(dataset, f"{model}{epoch}"),
                 ),
             )
-    return now + (12.0 if phase == "evaluation" else 0.5)
+    return now + {"graphs": 12.0, "evaluation": 12.0}.get(phase, 0.5)
 
 
 def _finish(log: SampleLog, dataset: str, phase: str, attempt: int, began: float, now: float) -> None:
@@ -388,7 +417,8 @@ def _evaluations(log: SampleLog, dataset: str, folders: Sequence[str], now: floa
         for number, folder in enumerate(folders):
             skill = _SKILL[model] * (1.0 if "known_vehicle_known" in folder else 0.8) - 0.1 * log.rng.random()
             log.say(
-                now - 6.0, ModelEvaluated(dataset=dataset, model=model, folder=folder, metrics=_metrics(skill, number))
+                now - 6.0,
+                ModelEvaluated(dataset=dataset, model=model, folder=folder, metrics=_metrics(skill, number)),
             )
 
 
@@ -406,37 +436,31 @@ def _metrics(skill: float, number: int) -> dict[str, float | int | None]:
     rounded: dict[str, float | int | None] = {
         name: None if one_class else round(value, 4) for name, value in defined.items()
     }
+    num_attack = 0 if one_class else 510
     return rounded | {
+        "labelled": 1,
         "false_positive_rate": round((1 - skill) / 10, 5),
         "false_alarms_per_hour": round((1 - skill) * 80, 1),
-        "time_to_alarm_s": None if one_class else round((1 - skill) * 3, 3),
+        "time_to_alarm_mean_s": None if one_class else round((1 - skill) * 3, 3),
+        "time_to_alarm_max_s": None if one_class else round((1 - skill) * 9, 3),
         "num_windows": 2900,
-        "num_attack_windows": 0 if one_class else 510,
+        "num_attack_windows": num_attack,
+        "num_episodes": num_attack // 50,
+        "num_missed_episodes": 0,
+        "true_positives": int(num_attack * skill),
     }
 
 
 def write_telemetry(
-    output_dir: Path, events: Sequence[Event], *, gpu: bool = True, interval_s: float = 2.0
+    telemetry: Path, events: Sequence[Event], *, gpu: bool = True, interval_s: float = 2.0
 ) -> None:
     """Resource samples over the time of a plan, one file per dataset as the sampler lays them out."""
     plan_id = events[0].stream
     datasets = sorted({str(e.payload["dataset"]) for e in events if "dataset" in e.payload})
     duration_s = (events[-1].occurred_at - events[0].occurred_at).total_seconds()
+    samples = [ResourceSample(**row) for row in _samples(duration_s, interval_s, gpu=gpu)]
     for dataset in datasets:
-        folder = output_dir / "telemetry" / f"plan={plan_id}" / f"dataset={dataset}"
-        folder.mkdir(parents=True)
-        rows = list(_samples(duration_s, interval_s, gpu=gpu))
-        schema = {"gpu_index": pl.Int32, "gpu_name": pl.String} | dict.fromkeys(
-            (
-                "gpu_utilization_percent",
-                "vram_used_mib",
-                "vram_total_mib",
-                "gpu_power_w",
-                "gpu_temperature_c",
-            ),
-            pl.Float64,
-        )
-        pl.DataFrame(rows, schema_overrides=schema).write_parquet(folder / "00000000.parquet")
+        TelemetryWriter(telemetry, plan_id, dataset).write(samples)
 
 
 def _samples(duration_s: float, interval_s: float, *, gpu: bool) -> Iterator[dict[str, Any]]:
@@ -451,8 +475,8 @@ def _samples(duration_s: float, interval_s: float, *, gpu: bool) -> Iterator[dic
             "process_rss_mib": 2_200.0 + 300 * busy,
             "disk_free_mib": 410_000.0 - number,
             "gpu_index": 0 if gpu else None,
-            "gpu_name": "NVIDIA GeForce RTX 3090" if gpu else None,
-            "gpu_utilization_percent": round(80.0 * busy) if gpu else None,
+            "gpu_name": MACHINES[True]["device_name"] if gpu else None,
+            "gpu_utilization_percent": 80.0 * busy if gpu else None,
             "vram_used_mib": 9_000.0 + 4000 * busy if gpu else None,
             "vram_total_mib": 24_576.0 if gpu else None,
             "gpu_power_w": 120.0 + 200 * busy if gpu else None,

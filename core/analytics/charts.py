@@ -20,7 +20,7 @@ from core.analytics.telemetry import bucket
 from core.analytics.theme import colour
 from core.analytics.timeline import EpochPoint, Span
 
-Chart: TypeAlias = alt.Chart | alt.LayerChart
+Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 Width: TypeAlias = int | str
 
 PHASE_COLOURS = ("graphs", "teacher", "student", "fusion", "evaluation")
@@ -35,6 +35,7 @@ RESOURCES = {
 _TOTALS = {"vram_used_mib": "vram_total_mib", "ram_used_mib": "ram_total_mib"}
 _SHAPES = {"teacher": "triangle-up", "student": "circle", "fusion": "diamond", "mlp": "square", "id": "cross"}
 _ROW_PX = 34
+_SERIES = ("accent", "gat", "student", "fusion")
 
 
 def model_colour(model: str) -> str:
@@ -47,11 +48,11 @@ def model_colour(model: str) -> str:
 
 def model_shape(model: str) -> str:
     """A model's symbol: by its part in the chain."""
-    return _SHAPES.get(model.split("_")[0], "circle")
+    return _SHAPES.get(model.partition("_")[0], "circle")
 
 
 def phase_timeline(spans: Sequence[Span], datasets: Sequence[str], width: Width) -> Chart:
-    """Stretches of work over time, a row per dataset; failed attempts are red and say why."""
+    """Attempts of phases over time, a row per dataset; failed attempts are red and say why."""
     rows = [
         {
             "dataset": span.dataset,
@@ -88,17 +89,21 @@ def phase_timeline(spans: Sequence[Span], datasets: Sequence[str], width: Width)
                 range=[*map(colour, PHASE_COLOURS), colour("bad")],
             ),
         ),
-        opacity=alt.condition("datum.outcome == 'completed' || datum.outcome == 'failed'", alt.value(1), alt.value(0.45)),
+        opacity=alt.condition(
+            "datum.outcome == 'completed' || datum.outcome == 'failed'", alt.value(1), alt.value(0.45)
+        ),
     )
-    marks = base.mark_text(baseline="middle", align="left", dx=2, fontSize=11, color=colour("surface")).encode(
-        text="mark:N"
+    marks = base.mark_text(
+        baseline="middle", align="left", dx=2, fontSize=11, color=colour("surface")
+    ).encode(text="mark:N")
+    return alt.layer(bars, marks, _row_names(datasets)).properties(
+        width=width, height=_ROW_PX * max(1, len(datasets))
     )
-    return alt.layer(bars, marks, _row_names(datasets)).properties(width=width, height=_ROW_PX * max(1, len(datasets)))
 
 
 def loss_curve(points: Sequence[EpochPoint], width: Width) -> Chart:
     """Training and validation loss of one model; the best validation epoch is marked."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"epoch": point.epoch, "loss": loss, "of": name}
         for point in points
         for name, loss in (("training", point.train_loss), ("validation", point.val_loss))
@@ -118,7 +123,9 @@ def loss_curve(points: Sequence[EpochPoint], width: Width) -> Chart:
             color=alt.Color(
                 "of:N",
                 legend=None,
-                scale=alt.Scale(domain=["training", "validation"], range=[colour("graphs"), colour("accent")]),
+                scale=alt.Scale(
+                    domain=["training", "validation"], range=[colour("graphs"), colour("accent")]
+                ),
             ),
             strokeDash=alt.StrokeDash(
                 "of:N",
@@ -139,8 +146,10 @@ def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
     """One metric of every model in every test folder; baselines are grey and hollow."""
     folders = folder_order(dataset)
     models = model_order(dataset.metrics)
-    cells = [(model, folder, dataset.metrics[model].get(folder, {})) for model in models for folder in folders]
-    rows = [
+    cells = [
+        (model, folder, dataset.metrics[model].get(folder, {})) for model in models for folder in folders
+    ]
+    rows: list[dict[str, Any]] = [
         {"model": model, "folder": folder, "value": metrics[metric], "baseline": model in BASELINES}
         for model, folder, metrics in cells
         if metrics.get(metric) is not None
@@ -150,8 +159,9 @@ def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
         for folder in folders
         if not any(row["folder"] == folder for row in rows)
     ]
-    low = min([0.0, *(float(row["value"]) for row in rows)])
-    high = max([float(row["value"]) for row in rows], default=1.0)
+    blank = {row["folder"] for row in undefined}
+    low = min([0.0, *(row["value"] for row in rows)])
+    high = max([row["value"] for row in rows], default=1.0)
     x = alt.X(
         "value:Q",
         title=metric_label(metric),
@@ -184,7 +194,7 @@ def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
         .encode(x=alt.XDatum(low), y=y, text="text:N")
     )
     lines = (
-        alt.Chart(_data([{"folder": folder} for folder in folders]))
+        alt.Chart(_data([{"folder": folder} for folder in folders if folder not in blank]))
         .mark_rule(color=colour("line"))
         .encode(x=alt.value(0), x2=alt.value("width"), y=y)
     )
@@ -226,21 +236,21 @@ def resource_curve(
         axis=alt.Axis(tickCount=4, format="~g"),
     )
     series = sorted({str(row["gpu"]) for row in rows})
-    paint = alt.Color(
-        "gpu:N",
-        legend=None if len(series) == 1 else alt.Legend(orient="top", title=None),
-        scale=alt.Scale(domain=series, range=[colour(c) for c in ("accent", "gat", "student", "fusion")]),
-    )
+    # Lanes and lines share one colour scale: two of them in one view would be merged.
+    inks = [colour(_SERIES[number % len(_SERIES)]) for number in range(len(series))]
+    colours = alt.Scale(domain=[*PHASE_COLOURS, *series], range=[*map(colour, PHASE_COLOURS), *inks])
+    legend = None if len(series) == 1 else alt.Legend(orient="top", title=None, values=series)
+    paint = alt.Color("gpu:N", legend=legend, scale=colours)
     base = alt.Chart(_data(rows)).encode(x=x, color=paint)
     band = base.mark_area(opacity=0.22).encode(y=alt.Y("min:Q", title=RESOURCES[metric]), y2="max:Q")
     line = base.mark_line(strokeWidth=1.6).encode(
         y=y,
         tooltip=["gpu:N", alt.Tooltip("at:T", format="%H:%M:%S"), "min:Q", "mean:Q", "max:Q"],
     )
-    return alt.layer(_lanes(spans, datasets, top), band, line).properties(width=width, height=120)
+    return alt.layer(_lanes(spans, datasets, top, colours), band, line).properties(width=width, height=120)
 
 
-def _lanes(spans: Sequence[Span], datasets: Sequence[str], top: float) -> Chart:
+def _lanes(spans: Sequence[Span], datasets: Sequence[str], top: float, colours: alt.Scale) -> Chart:
     height = top / max(1, len(datasets))
     rank = {name: number for number, name in enumerate(reversed(datasets))}
     rows = [
@@ -254,7 +264,7 @@ def _lanes(spans: Sequence[Span], datasets: Sequence[str], top: float) -> Chart:
         }
         for span in spans
     ]
-    return (
+    lanes: Chart = (
         alt.Chart(_data(rows))
         .mark_rect(opacity=0.13)
         .encode(
@@ -262,23 +272,21 @@ def _lanes(spans: Sequence[Span], datasets: Sequence[str], top: float) -> Chart:
             x2="to:T",
             y="low:Q",
             y2="high:Q",
-            fill=alt.Fill(
-                "phase:N",
-                legend=None,
-                scale=alt.Scale(domain=list(PHASE_COLOURS), range=[*map(colour, PHASE_COLOURS)]),
-            ),
+            color=alt.Color("phase:N", legend=None, scale=colours),
             tooltip=["dataset:N", "phase:N"],
         )
     )
+    return lanes
 
 
 def _row_names(names: Sequence[str], field: str = "dataset") -> Chart:
     """Names above their rows: long ones need no margin, so a chart stays wide in a narrow window."""
-    return (
+    text: Chart = (
         alt.Chart(_data([{field: name} for name in names]))
         .mark_text(align="left", baseline="middle", dy=-13, fontSize=11, color=colour("ink"))
         .encode(x=alt.value(0), y=alt.Y(f"{field}:N", sort=list(names)), text=f"{field}:N")
     )
+    return text
 
 
 def _model_scale(models: Sequence[str], value: Any, channel: Any) -> Any:
@@ -291,8 +299,8 @@ def _time_axis() -> alt.Axis:
     return alt.Axis(grid=False, tickCount=6, labelOverlap=True)
 
 
-def _data(rows: Sequence[dict[str, Any]]) -> alt.Data:
-    return alt.Data(values=list(rows))
+def _data(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=list(rows))
 
 
 def _milliseconds(time: datetime) -> int:

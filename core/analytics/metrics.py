@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from core.analytics.results import DatasetResult, Metrics
 
-MODELS = ("teacher_vgae", "teacher_gat", "student_vgae", "student_gat", "fusion", "mlp_fusion", "id_frequency")
+MODELS = (
+    "teacher_vgae",
+    "teacher_gat",
+    "student_vgae",
+    "student_gat",
+    "fusion",
+    "mlp_fusion",
+    "id_frequency",
+)
 BASELINES = frozenset({"mlp_fusion", "id_frequency"})
 UNDEFINED = "undefined"
 
@@ -20,12 +28,24 @@ _LABELS = {
     "average_precision": "Average precision",
     "false_positive_rate": "False-positive rate",
     "false_alarms_per_hour": "False alarms per hour",
-    "time_to_alarm_s": "Time to alarm (s)",
-    "num_windows": "Windows",
+    "time_to_alarm_mean_s": "Mean time to alarm (s)",
+    "time_to_alarm_max_s": "Longest time to alarm (s)",
+    "num_missed_episodes": "Missed episodes",
+    "num_episodes": "Attack episodes",
     "num_attack_windows": "Attack windows",
+    "num_windows": "Windows",
+    "alarm_rate": "Alarm rate",
 }
 HIGHER_IS_BETTER = frozenset({"precision", "recall", "f1", "macro_f1", "mcc", "auroc", "average_precision"})
-LOWER_IS_BETTER = frozenset({"false_positive_rate", "false_alarms_per_hour", "time_to_alarm_s"})
+LOWER_IS_BETTER = frozenset(
+    {
+        "false_positive_rate",
+        "false_alarms_per_hour",
+        "time_to_alarm_mean_s",
+        "time_to_alarm_max_s",
+        "num_missed_episodes",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -86,9 +106,7 @@ def folder_order(dataset: DatasetResult) -> list[str]:
 
 def metric_order(dataset: DatasetResult) -> list[str]:
     """Known metrics in their usual order, then any others by name."""
-    names = {
-        name for folders in dataset.metrics.values() for metrics in folders.values() for name in metrics
-    }
+    names = {name for folders in dataset.metrics.values() for metrics in folders.values() for name in metrics}
     return [name for name in _LABELS if name in names] + sorted(names - set(_LABELS))
 
 

@@ -4,15 +4,13 @@ Every number here comes from an event, so deleting the file and folding again gi
 """
 
 import functools
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.analytics.canonical import digest, finite
 from core.events import catalogue as facts
 from core.events.catalogue import Fact, to_fact
 from core.events.event import Event
@@ -40,15 +38,21 @@ class Failure(View):
 class PhaseResult(View):
     """One phase of one dataset."""
 
-    status: Literal["waiting", "skipped", "running", "completed", "failed"] = "waiting"
+    status: Literal["pending", "skipped", "running", "completed", "failed", "blocked"] = Field(
+        default="pending", description="skipped: up to date; blocked: a phase it depends on failed."
+    )
     attempts: int = 0
     device: str | None = None
     precision: str | None = None
     micro_batch_size: int | None = None
     duration_s: float | None = Field(default=None, description="Of the attempt that ended well.")
-    peak_memory_mib: float | None = Field(default=None, description="VRAM on a GPU, resident memory on a CPU.")
+    peak_memory_mib: float | None = Field(
+        default=None, description="VRAM on a GPU, resident memory on a CPU."
+    )
     reason: str | None = Field(default=None, description="Why the phase runs or is skipped.")
-    error: str | None = Field(default=None, description="Why the phase ended badly; null once a retry cured it.")
+    error: str | None = Field(
+        default=None, description="Why the phase ended badly; null once a retry cured it."
+    )
     failures: tuple[Failure, ...] = Field(default=(), description="Every failed attempt, cured or not.")
 
 
@@ -105,7 +109,7 @@ class Quarantine(View):
 class DatasetResult(View):
     """One dataset's chain."""
 
-    status: Literal["waiting", "running", "completed", "failed", "up_to_date"] = "waiting"
+    status: Literal["pending", "running", "completed", "failed", "up_to_date"] = "pending"
     duration_s: float | None = None
     data_digest: str | None = None
     graphs: GraphsSummary | None = None
@@ -175,33 +179,10 @@ def fold_plan(events: Iterable[Event]) -> RetrainingPlan | None:
             return RetrainingPlan(
                 plan_id=event.stream,
                 created_at=event.occurred_at,
-                settings_digest=_digest(payload["settings"]),
+                settings_digest=digest(payload["settings"]),
                 **payload,
             )
     return None
-
-
-def to_json(view: BaseModel) -> bytes:
-    """Write a projection as JSON: sorted keys, two spaces, one newline at the end, null for undefined."""
-    content = view.model_dump(mode="json")
-    return (
-        json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    ).encode()
-
-
-def finite(value: Any) -> Any:
-    """Replace numbers that JSON cannot hold (NaN, infinities) by None, at any depth."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return value
-
-
-def _digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _apply(results: RetrainingResults, event: Event) -> RetrainingResults:
@@ -223,7 +204,7 @@ def _step(fact: Fact, results: RetrainingResults, event: Event) -> RetrainingRes
 def _(fact: facts.PlanCreated, results: RetrainingResults, event: Event) -> RetrainingResults:
     for step in fact.steps:
         skipped = step.get("action") == "skip"
-        phase = PhaseResult(status="skipped" if skipped else "waiting", reason=step.get("reason"))
+        phase = PhaseResult(status="skipped" if skipped else "pending", reason=step.get("reason"))
         results = _with_phase(results, step["dataset"], step["phase"], **dict(phase))
     for name, dataset in results.datasets.items():
         if all(phase.status == "skipped" for phase in dataset.phases.values()):
@@ -232,7 +213,7 @@ def _(fact: facts.PlanCreated, results: RetrainingResults, event: Event) -> Retr
         update={
             "started_at": event.occurred_at,
             "machine": fact.machine,
-            "settings_digest": _digest(fact.settings),
+            "settings_digest": digest(fact.settings),
         }
     )
 
@@ -317,7 +298,7 @@ def _(fact: facts.PhaseStarted, results: RetrainingResults, event: Event) -> Ret
 
 @_step.register
 def _(fact: facts.PhaseSkipped, results: RetrainingResults, event: Event) -> RetrainingResults:
-    return _with_phase(results, fact.dataset, fact.phase, status="skipped", reason=fact.reason)
+    return _with_phase(results, fact.dataset, fact.phase, status="blocked", reason=fact.reason)
 
 
 @_step.register

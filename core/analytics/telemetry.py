@@ -1,28 +1,9 @@
-"""Resource samples: read from parquet, summarised, and bucketed before anything is drawn."""
+"""Resource samples, summarised, and bucketed before anything is drawn."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
-from core.errors import EventLogError
-
-SCHEMA: dict[str, pl.DataType] = {
-    "occurred_at": pl.Datetime("us", "UTC"),
-    "dataset": pl.String(),
-    "cpu_percent": pl.Float64(),
-    "ram_used_mib": pl.Float64(),
-    "ram_total_mib": pl.Float64(),
-    "process_rss_mib": pl.Float64(),
-    "disk_free_mib": pl.Float64(),
-    "gpu_index": pl.Int64(),
-    "gpu_name": pl.String(),
-    "gpu_utilization_percent": pl.Float64(),
-    "vram_used_mib": pl.Float64(),
-    "vram_total_mib": pl.Float64(),
-    "gpu_power_w": pl.Float64(),
-    "gpu_temperature_c": pl.Float64(),
-}
 MAX_BUCKETS = 500
 
 
@@ -53,67 +34,23 @@ class TelemetrySummary:
     vram_total_mib: float | None = None
 
 
-def read_telemetry(output_dir: Path, plan_id: str) -> pl.DataFrame:
-    """Read a plan's resource samples.
-
-    Args:
-        output_dir: Where outputs go; samples are in ``telemetry/plan={plan_id}/dataset=*/``.
-        plan_id: The plan.
-
-    Returns:
-        One row per sample and GPU with the columns of ``SCHEMA``, in order of time; empty where none was taken.
-
-    Raises:
-        EventLogError: A file is damaged; the message names the folder.
-    """
-    folder = output_dir / "telemetry" / f"plan={plan_id}"
-    files = sorted(folder.glob("dataset=*/*.parquet"))
-    if not files:
-        return pl.DataFrame(schema=SCHEMA)
-    try:
-        return (
-            pl.scan_parquet(
-                files,
-                schema={name: kind for name, kind in SCHEMA.items() if name != "dataset"},
-                hive_schema={"plan": pl.String, "dataset": pl.String},
-                hive_partitioning=True,
-                missing_columns="insert",
-                extra_columns="ignore",
-                cast_options=pl.ScanCastOptions(
-                    integer_cast=["upcast", "allow-float"],
-                    float_cast=["upcast", "downcast"],
-                    datetime_cast=["nanosecond-downcast", "convert-timezone"],
-                ),
-            )
-            .select(list(SCHEMA))
-            .sort("occurred_at", "dataset", "gpu_index", maintain_order=True)
-            .collect()
-        )
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise EventLogError(
-            f"cannot read the resource samples in {folder}: {error}; remove the damaged file to go on without it"
-        ) from error
-
-
 def bucket(samples: pl.DataFrame, metric: str, max_buckets: int = MAX_BUCKETS) -> pl.DataFrame:
     """Reduce one measured quantity to few points per GPU, so that a chart of any plan stays small.
 
     Args:
-        samples: Rows as of ``read_telemetry``.
+        samples: Rows as of ``core.events.telemetry.read_telemetry``.
         metric: A numeric column.
         max_buckets: Most points in time.
 
     Returns:
-        Columns ``occurred_at`` (start of the bucket), ``gpu_index``, ``min``, ``mean``, ``max``; buckets without
-        a measurement are left out.
+        Columns ``occurred_at`` (start of the bucket), ``gpu_index``, ``min``, ``mean``, ``max``; buckets
+        without a measurement are left out.
     """
     measured = samples.filter(pl.col(metric).is_not_null() & pl.col(metric).is_finite())
     series = pl.col("gpu_index") if metric.startswith(("gpu_", "vram_")) else pl.lit(None, pl.Int64)
     if measured.is_empty():
         value = pl.col(metric)
-        return measured.select(
-            "occurred_at", series.alias("gpu_index"), min=value, mean=value, max=value
-        )
+        return measured.select("occurred_at", series.alias("gpu_index"), min=value, mean=value, max=value)
     times = measured["occurred_at"].dt.epoch("us")
     first, last = times[0], times[-1]
     width = max(1, -(-(last - first + 1) // max_buckets))

@@ -72,7 +72,12 @@ def with_colours(spec: Any, palette: dict[str, str]) -> Any:
 
 def vega_config() -> dict[str, Any]:
     """Vega configuration of every chart."""
-    text = {"labelFont": FONT, "titleFont": FONT, "labelColor": colour("muted"), "titleColor": colour("muted")}
+    text = {
+        "labelFont": FONT,
+        "titleFont": FONT,
+        "labelColor": colour("muted"),
+        "titleColor": colour("muted"),
+    }
     return {
         "font": FONT,
         "background": colour("surface"),

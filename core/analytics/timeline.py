@@ -1,15 +1,14 @@
-"""What happened when: attempts of phases, graph building and epochs, as rows for charts and estimates."""
+"""What happened when: attempts of phases and epochs, as rows for charts and estimates."""
 
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
-from core.analytics.results import finite
+from core.analytics.canonical import finite
 from core.events.catalogue import (
     EpochFinished,
-    GraphsBuilt,
     PhaseFailed,
     PhaseFinished,
     PhaseStarted,
@@ -19,18 +18,16 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 
-GRAPHS = "graphs"
-
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of work on one dataset.
+    """One attempt of a phase.
 
     Attributes:
         dataset: Whose.
-        phase: A phase of the chain, or ``graphs`` for building the graph store.
+        phase: A phase of the chain.
         attempt: 1 for the first.
-        device: ``cpu`` or ``cuda:0``; empty for graph building.
+        device: ``cpu`` or ``cuda``.
         started_at: UTC.
         ended_at: UTC; of the last word heard where the end is not in the log.
         outcome: ``interrupted`` where a resume or a new attempt shows that it was cut off.
@@ -66,7 +63,7 @@ class EpochPoint:
 
 
 def fold_spans(events: Iterable[Event]) -> list[Span]:
-    """Fold a plan's events into its stretches of work, in order of their beginning."""
+    """Fold a plan's events into attempts, in order of their beginning."""
     done: list[Span] = []
     open_spans: dict[tuple[str, str], Span] = {}
     now: datetime | None = None
@@ -78,9 +75,6 @@ def fold_spans(events: Iterable[Event]) -> list[Span]:
     for event in events:
         before, now = now or event.occurred_at, event.occurred_at
         match to_fact(event):
-            case GraphsBuilt() as fact if not fact.cached:
-                began = now - timedelta(seconds=fact.duration_s)
-                done.append(Span(fact.dataset, GRAPHS, 1, "", began, now, "completed"))
             case PhaseStarted() as fact:
                 key = (fact.dataset, fact.phase)
                 close(key, ended_at=before, outcome="interrupted")
