@@ -86,13 +86,15 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from core.planning.plan_text import print_plan
 
     coordinator = RetrainingCoordinator(settings_of(arguments))
     plan = coordinator.create_retraining_plan(
         arguments.force_retrain, arguments.datasets, arguments.priority_datasets
     )
-    print_plan(plan, coordinator.estimates(plan))
+    print_plan(plan, coordinator.estimates(plan), Console())
     return DONE
 
 

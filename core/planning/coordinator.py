@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
@@ -58,6 +59,13 @@ class RetrainingCoordinator:
             priority=priority_datasets,
             force=force_retrain,
         )
+
+    def estimates(self, plan: Plan) -> dict[tuple[str, str], PhaseEstimate]:
+        """What each phase of a plan took before on this kind of device, by (dataset, phase)."""
+        history = phase_history(self.log.read(plan_id) for plan_id in self.log.streams())
+        device, preset = plan.machine["device_name"], plan.settings.models.preset
+        keys = [PhaseKey(step.dataset, step.phase, device, preset) for step in plan.steps]
+        return {(key.dataset, key.phase): history[key] for key in keys if key in history}
 
     def _machine_facts(self) -> dict[str, Any]:
         device = (

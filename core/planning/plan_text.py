@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.analytics.history import PhaseEstimate
-from core.planning.plan import Plan, PlanStep
+from core.planning.plan import Plan
 
 
 def print_plan(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], console: Console) -> None:
@@ -21,26 +21,26 @@ def print_plan(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], c
     device = f"{machine['device_name']} ({machine['device']}, {machine['precision']})"
     console.print(f"Plan for {device}, {plan.settings.models.preset} models, into {plan.settings.output_dir}")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("dataset", "phase", "action", "time", "peak memory", "cost", "why"):
-        table.add_column(name, no_wrap=name in ("dataset", "phase", "action"), overflow="fold")
     price = plan.settings.resources.cost_per_hour
+    columns = ["dataset", "phase", "action", "time", "peak memory", *["cost"] * bool(price), "why"]
+    for name in columns:
+        table.add_column(name, no_wrap=name != "why", overflow="fold")
     for step in plan.steps:
-        estimate = estimates.get((step.dataset, step.phase)) if step.action == "run" else None
-        table.add_row(step.dataset, step.phase, step.action, *_predicted(step, estimate, price), step.reason)
+        estimate = estimates.get((step.dataset, step.phase))
+        predicted = _predicted(estimate, price) if step.action == "run" else ("", "", "")
+        table.add_row(step.dataset, step.phase, step.action, *predicted[: len(columns) - 4], step.reason)
     console.print(table)
     for name, reason in plan.absent.items():
         console.print(f"left out: {name}: {reason}", style="dim", highlight=False, soft_wrap=True)
     console.print(_total(plan, estimates, price), highlight=False)
 
 
-def _predicted(step: PlanStep, estimate: PhaseEstimate | None, price: float) -> tuple[str, str, str]:
-    if step.action != "run":
-        return "", "", ""
+def _predicted(estimate: PhaseEstimate | None, price: float) -> tuple[str, str, str]:
     if estimate is None:
-        return "?", "?", "?" if price else ""
+        return "?", "?", "?"
     seconds = _with_error(estimate.duration_mean_s, estimate.duration_std_s, "s")
     memory = _with_error(estimate.peak_memory_mean_mib, estimate.peak_memory_std_mib, "MiB")
-    return seconds, memory, f"{estimate.duration_mean_s / 3600 * price:.2f}" if price else ""
+    return seconds, memory, f"{estimate.duration_mean_s / 3600 * price:.2f}"
 
 
 def _with_error(mean: float, std: float | None, unit: str) -> str:
