@@ -344,10 +344,10 @@ def _data(log: SampleLog, dataset: str, folders: Sequence[str], start_s: float, 
 def _epochs(log: SampleLog, dataset: str, phase: str, now: float, num_epochs: int) -> float:
     for model in _PHASE_MODELS[phase]:
         level = 0.35 + 0.4 * log.rng.random()
-        for epoch in range(1, num_epochs + 1):
+        for epoch in range(num_epochs):
             duration_s = (11.0 if "teacher" in model else 4.0) * (0.9 + 0.2 * log.rng.random())
             now += duration_s
-            train = level * math.exp(-epoch / 3.0) + 0.04
+            train = level * math.exp(-(epoch + 1) / 3.0) + 0.04
             log.say(
                 now,
                 EpochFinished(

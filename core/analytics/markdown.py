@@ -1,0 +1,102 @@
+"""Results, recommendations and pictures as markdown, for whoever shows markdown."""
+
+import base64
+import re
+
+import yaml
+
+from core.analytics.metrics import (
+    BASELINES,
+    best_models,
+    folder_order,
+    format_duration,
+    format_memory,
+    format_metric,
+    fusion_verdict,
+    metric_label,
+    model_order,
+)
+from core.analytics.results import DatasetResult, RetrainingResults
+from core.events.catalogue import ConfigRecommended
+
+_COLUMNS = ("f1", "precision", "recall", "mcc", "auroc", "false_positive_rate", "false_alarms_per_hour")
+
+
+def results_markdown(results: RetrainingResults) -> str:
+    """A plan's outcome: phases, then a metrics table per dataset with the best values in bold."""
+    parts = [
+        f"# Plan {_plain(results.plan_id)}: {results.status}",
+        f"Took {format_duration(results.duration_s)} on {_plain(results.machine.get('device_name', 'an unknown device'))}.",
+    ]
+    for name, dataset in results.datasets.items():
+        parts += [f"## {_plain(name)}: {dataset.status}", _phases_table(dataset)]
+        if dataset.metrics:
+            parts += [_metrics_table(dataset), fusion_verdict(dataset).sentence()]
+    return "\n\n".join(parts) + "\n"
+
+
+def metrics_rows(results: RetrainingResults) -> list[dict[str, str]]:
+    """Every model on every test folder as rows of text, for table artifacts."""
+    return [
+        {"dataset": name, "test folder": folder, "model": model}
+        | {metric_label(metric): format_metric(metrics, metric) for metric in _COLUMNS}
+        for name, dataset in results.datasets.items()
+        for folder in folder_order(dataset)
+        for model in model_order(dataset.metrics)
+        if (metrics := dataset.metrics[model].get(folder)) is not None
+    ]
+
+
+def recommendation_markdown(fact: ConfigRecommended) -> str:
+    """A recommendation: its reasons, and the settings file to copy."""
+    reasons = "\n".join(f"- {_plain(reason)}" for reason in fact.reasons)
+    content = yaml.safe_dump(fact.settings, sort_keys=True, allow_unicode=True)
+    return f"# Recommended settings for {_plain(fact.device_name)}\n\n{reasons}\n\n```yaml\n{content}```\n"
+
+
+def dashboard_markdown(png: bytes) -> str:
+    """A dashboard's picture inside markdown."""
+    return f"![Dashboard](data:image/png;base64,{base64.b64encode(png).decode()})\n"
+
+
+def _phases_table(dataset: DatasetResult) -> str:
+    rows = [
+        [
+            name,
+            phase.status,
+            str(phase.attempts),
+            format_duration(phase.duration_s),
+            format_memory(phase.peak_memory_mib),
+            phase.error or phase.reason or "",
+        ]
+        for name, phase in dataset.phases.items()
+    ]
+    return _table(["phase", "status", "attempts", "time", "peak memory", "why"], rows)
+
+
+def _metrics_table(dataset: DatasetResult) -> str:
+    rows = []
+    for folder in folder_order(dataset):
+        for model in model_order(dataset.metrics):
+            metrics = dataset.metrics[model].get(folder)
+            if metrics is None:
+                continue
+            cells = [
+                f"**{format_metric(metrics, metric)}**"
+                if model in best_models(dataset, folder, metric)
+                else format_metric(metrics, metric)
+                for metric in _COLUMNS
+            ]
+            rows.append([folder, f"{model} (baseline)" if model in BASELINES else model, *cells])
+    return _table(["test folder", "model", *map(metric_label, _COLUMNS)], rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell, keep="*") for cell in line) + " |" for line in lines)
+
+
+def _plain(text: str, keep: str = "") -> str:
+    """Text that markdown shows as it is: nothing in it is markup, a link or the end of a table cell."""
+    one_line = " ".join(text.split())
+    return re.sub(r"[\\`*\[\]<>|!#]", lambda m: m[0] if m[0] in keep else "\\" + m[0], one_line)
