@@ -1,12 +1,12 @@
 """The supervised classifier of windows: GATv2 with jumping knowledge (KD-GAT, arXiv 2507.19686)."""
 
 import itertools
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.nn import JumpingKnowledge
 
 from core.can.graph_store import NUM_EDGE_FEATURES, NUM_NODE_FEATURES
 from core.models.batch import GraphBatch
@@ -25,8 +25,34 @@ class GatOutput(NamedTuple):
     embedding: Tensor
 
 
+class MaxJump(nn.Module):
+    """The largest output of all layers, per feature."""
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        """Join layer outputs, each ``[N, D]`` -> ``[N, D]``."""
+        return reduce(torch.maximum, outputs)
+
+
+class CatJump(nn.Module):
+    """All layers' outputs side by side."""
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        """Join layer outputs, each ``[N, D]`` -> ``[N, layers * D]``."""
+        return torch.cat(outputs, 1)
+
+
+def _jumping_knowledge(settings: GatSettings, width: int) -> nn.Module:
+    if settings.jumping_knowledge == "lstm":
+        # Imported where it is used: torch_geometric takes seconds to load.
+        from torch_geometric.nn import JumpingKnowledge
+
+        lstm: nn.Module = JumpingKnowledge("lstm", width, settings.num_layers)
+        return lstm
+    return MaxJump() if settings.jumping_knowledge == "max" else CatJump()
+
+
 class Gat(nn.Module):
-    """GATv2 layers (arXiv 2105.14491), jumping knowledge (Xu et al., arXiv 1806.03536), mean readout, MLP head.
+    """GATv2 layers (arXiv 2105.14491), jumping knowledge (arXiv 1806.03536), mean readout, MLP head.
 
     Args:
         settings: Widths and depths.
@@ -46,7 +72,7 @@ class Gat(nn.Module):
             )
             for num_in in widths[:-1]
         )
-        self.jump = JumpingKnowledge(settings.jumping_knowledge, width, settings.num_layers)
+        self.jump = _jumping_knowledge(settings, width)
         joined = width * settings.num_layers if settings.jumping_knowledge == "cat" else width
         head_widths = [joined] + [width] * (settings.head_layers - 1) + [NUM_CLASSES]
         self.head = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(head_widths))

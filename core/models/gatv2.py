@@ -1,7 +1,7 @@
 """GATv2 attention (Brody et al., arXiv 2105.14491) over target-sorted edges, in few passes over memory.
 
-The layer computes what ``torch_geometric.nn.GATv2Conv(add_self_loops=False)`` computes with the same weights. It is
-faster because both linear maps are one matrix product, every gather and every sum over neighbours is one
+With the same weights the layer computes what ``GATv2Conv(add_self_loops=False)`` of PyG does. It is faster
+because both linear maps are one matrix product, every gather and every sum over neighbours is one
 ``embedding_bag`` (which never builds an edges x features tensor of messages), and the backward pass is
 written out so that it sums over sorted segments instead of adding rows one by one. Sums over sorted segments
 are also deterministic on every device.
@@ -148,7 +148,7 @@ class _Attention(torch.autograd.Function):
         return out.view(-1, heads * width)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         both, edge_attr, att, hidden, alpha, kept = ctx.saved_tensors
         edges: Edges = ctx.edges
         heads, width = att.shape
@@ -179,8 +179,9 @@ class _Attention(torch.autograd.Function):
 class GATv2Layer(nn.Module):
     """One GATv2 layer with edge features and several heads.
 
-    Equation (arXiv 2105.14491, eq. 7, with an edge term): ``e_ij = a . LeakyReLU(W_r h_i + W_l h_j + W_e e_ji)``,
-    ``out_i = sum_j softmax_j(e_ij) W_l h_j + b``. The edges are expected to hold the self-loops.
+    Equation (arXiv 2105.14491, eq. 7, with an edge term):
+    ``e_ij = a . LeakyReLU(W_r h_i + W_l h_j + W_e e_ji)``, ``out_i = sum_j softmax_j(e_ij) W_l h_j + b``.
+    The edges are expected to hold the self-loops.
 
     Args:
         in_features: Width of the node features.
@@ -208,7 +209,7 @@ class GATv2Layer(nn.Module):
         self.lin_edge = nn.Linear(edge_features, width, bias=False)
         self.att = nn.Parameter(torch.empty(heads, out_features))
         self.bias = nn.Parameter(torch.zeros(width if concat else out_features))
-        for half in self.lin.weight.split(width):
+        for half in self.lin.weight.chunk(2):
             nn.init.xavier_uniform_(half)
         nn.init.zeros_(self.lin.bias)
         nn.init.xavier_uniform_(self.lin_edge.weight)

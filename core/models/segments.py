@@ -1,4 +1,7 @@
-"""Sums over consecutive rows and their transpose, without scattered writes: fast on CPUs, deterministic on GPUs."""
+"""Sums over consecutive rows and their transpose, without scattered writes.
+
+Fast on CPUs, deterministic on GPUs.
+"""
 
 from typing import Any
 
@@ -33,7 +36,7 @@ class _SegmentSum(torch.autograd.Function):
         return _sum(values, ptr)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (segment,) = ctx.saved_tensors
         return grad.index_select(0, segment), None, None
 
@@ -45,7 +48,7 @@ class _Spread(torch.autograd.Function):
         return values.index_select(0, segment)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (ptr,) = ctx.saved_tensors
         return _sum(grad, ptr), None, None
 
@@ -71,6 +74,6 @@ def segment_mean(values: Tensor, segment: Tensor, ptr: Tensor) -> Tensor:
 
 
 def spread(values: Tensor, segment: Tensor, ptr: Tensor) -> Tensor:
-    """Give every row of a segment the segment's value: ``[S, C]`` -> ``[N, C]``, the transpose of `segment_sum`."""
+    """Give every row of a segment the segment's value, transposing `segment_sum`: ``[S, C] -> [N, C]``."""
     result: Tensor = _Spread.apply(values, segment, ptr)  # type: ignore[no-untyped-call]
     return result

@@ -127,7 +127,8 @@ class Vgae(nn.Module):
         x = latent
         for linear in self.decoder[:-1]:
             x = functional.elu(linear(x))
-        return (self.decoder[-1](x).float() - batch.x).square().mean(1)
+        error: Tensor = (self.decoder[-1](x).float() - batch.x).square().mean(1)
+        return error
 
     def _id_error(self, latent: Tensor, batch: GraphBatch) -> Tensor:
         bucket = hash_ids(batch.node_id, 0, self.num_buckets)
@@ -135,7 +136,7 @@ class Vgae(nn.Module):
 
 
 def _neighbour_error(latent: Tensor, batch: GraphBatch) -> Tensor:
-    """Balanced cross-entropy of ``sigmoid(z_i . z_j)`` against "i and j follow one another", inside each graph."""
+    """Balanced cross-entropy of ``sigmoid(z_i . z_j)`` against "i and j follow one another", per graph."""
     place = torch.arange(len(latent), device=latent.device) - batch.node_ptr[batch.graph]
     shape = (batch.num_graphs, batch.max_nodes)
     padded = latent.new_zeros(*shape, latent.shape[1])

@@ -64,8 +64,8 @@ def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise ArtifactError(
-            f"{path}: sha256 is {found[:12]}..., expected {sha256[:12] or 'none'}...: the file is damaged or was "
-            "replaced; delete it and train its phase again"
+            f"{path}: sha256 is {found[:12]}..., expected {sha256[:12] or 'none'}...: the file is damaged or "
+            "was replaced; delete it and train its phase again"
         )
     try:
         payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

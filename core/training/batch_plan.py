@@ -1,4 +1,4 @@
-"""The order of an epoch: a pure function of the seed and the epoch, so that any run of it can be resumed or repeated."""
+"""The order of an epoch: a pure function of seed and epoch, so that it can be resumed and repeated."""
 
 import math
 

@@ -18,7 +18,10 @@ class Threshold:
 
 
 def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
-    """The threshold with the highest Matthews correlation on validation windows.
+    """The threshold with the highest Matthews correlation (MCC) on validation windows.
+
+    Of thresholds that are as good but for one misjudged window of either class, it is the one nearest to
+    0.5: a single odd window must not drag it to where every other probability lies.
 
     Where validation has benign windows only, it is their 99 % quantile, at least 0.5; where it has attacks
     only or nothing, it is 0.5: neither says anything about the other kind of error.
@@ -47,7 +50,10 @@ def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
     )
     mcc[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores cannot be parted
     mcc[-1] = -1.0  # "everything is an attack" is no threshold
-    best = int(np.argmax(mcc))
-    if mcc[best] <= 0:
+    if mcc.max() <= 0:
         return Threshold(_DEFAULT, 0.0)
-    return Threshold(float((ranked[best] + ranked[best + 1]) / 2), float(mcc[best]))
+    one_window = 0.5 / num_attacks + 0.5 / (num - num_attacks)
+    good = np.flatnonzero(mcc >= mcc.max() - one_window)
+    middle = (ranked[good] + ranked[good + 1]) / 2
+    best = np.lexsort((-mcc[good], np.abs(middle - _DEFAULT)))[0]
+    return Threshold(float(middle[best]), float(mcc[good[best]]))

@@ -59,7 +59,8 @@ class CheckpointFolder:
                 raise ArtifactError(f"{sidecar}: damaged ({error}); delete it to go on without") from error
             if version != CHECKPOINT_VERSION:
                 raise ArtifactError(
-                    f"{sidecar}: checkpoint version {version}, this software reads {CHECKPOINT_VERSION}; delete it"
+                    f"{sidecar}: checkpoint version {version}, this software reads {CHECKPOINT_VERSION}; "
+                    "delete it"
                 )
             if key == self.key:
                 return artifacts.load(sidecar.with_suffix(".pt"), sha256)

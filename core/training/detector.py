@@ -48,7 +48,7 @@ def fusion_path(models_dir: Path, dataset: str) -> Path:
 
 @dataclass(frozen=True)
 class PairScores:
-    """Of ``K`` windows: `anomaly` and `attack` probabilities ``[K]`` and the raw fusion `state` ``[K, 15]``."""
+    """Of ``K`` windows: `anomaly` and `attack` probabilities ``[K]``, raw fusion `state` ``[K, 15]``."""
 
     anomaly: Floats
     attack: Floats
@@ -85,8 +85,8 @@ class ModelPair:
             "vgae": self.vgae.state_dict(),
             "gat": self.gat.state_dict(),
             "scaler": self.scaler.to_dict(),
-            "error_mean": self.error_scale.mean.tolist(),
-            "error_std": self.error_scale.std.tolist(),
+            "error_mean": self.error_scale.mean,
+            "error_std": self.error_scale.std,
         }
 
     @classmethod
@@ -101,7 +101,7 @@ class ModelPair:
         vgae, gat = Vgae(sizes.vgae, sizes.ids, dropout=0.0), Gat(sizes.gat, sizes.ids, dropout=0.0)
         vgae.load_state_dict(payload["vgae"])
         gat.load_state_dict(payload["gat"])
-        error_scale = ErrorScale(np.array(payload["error_mean"]), np.array(payload["error_std"]))
+        error_scale = ErrorScale(payload["error_mean"], payload["error_std"])
         scaler = Scaler.from_dict(payload["scaler"])
         return cls(vgae.to(device).eval(), gat.to(device).eval(), scaler, error_scale)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from core.models.fusion import NUM_STATE, FusionNetwork
 from core.training.passes import Pass, run_passes
@@ -49,7 +50,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class StateScale:
-    """Brings raw states to [0, 1] by the 1 % and 99 % quantiles of the training windows; stored with the agent."""
+    """Brings raw states to [0, 1] by 1 % and 99 % quantiles of training windows; stored with the agent."""
 
     low: Floats
     high: Floats
@@ -145,7 +146,7 @@ def train_agent(
     training: TrainingSettings,
     on_pass: Callable[[Pass], None],
 ) -> FusionAgent:
-    """Learn by acting: epsilon-greedy weights, rewards into the replay buffer, SmoothL1 on sampled transitions.
+    """Learn by acting: epsilon-greedy weights, rewards to the replay buffer, SmoothL1 on its samples.
 
     Args:
         train: Training windows.
@@ -177,9 +178,9 @@ def train_agent(
 
         state, action, target = replay.sample(dqn.batch_size, generator)
         value = agent.network(state).gather(1, action.unsqueeze(1)).squeeze(1)
-        loss = F.smooth_l1_loss(value, target)
+        loss = functional.smooth_l1_loss(value, target)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         return loss.detach()
 

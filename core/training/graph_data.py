@@ -19,7 +19,7 @@ _RESIDENT_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Noise:
-    """The random numbers of one training step, drawn for the whole batch so that micro-batches do not change them.
+    """The random numbers of one step, drawn for all of it so that micro-batches do not change them.
 
     Attributes:
         edge_uniform: ``[E, k]``, edges with added self-loops, in batch order.
@@ -113,14 +113,13 @@ class GraphData:
             first_edge, first_node = int(self.num_edges(before).sum()), int(self.num_nodes(before).sum())
             edge_uniform = noise.edge_uniform[first_edge : first_edge + len(edge_attr)]
             node_normal = noise.node_normal[first_node : first_node + len(x)]
-        move = {"device": self.device, "non_blocking": True}
         return GraphBatch(
-            x=x.to(**move),
-            node_id=node_id.to(**move),
-            graph=graph.to(**move),
-            node_ptr=node_ptr.to(**move),
-            edges=Edges(ends[0].to(**move), ends[1].to(**move), len(x)),
-            edge_attr=edge_attr.to(**move),
+            x=self._move(x),
+            node_id=self._move(node_id),
+            graph=self._move(graph),
+            node_ptr=self._move(node_ptr),
+            edges=Edges(self._move(ends[0]), self._move(ends[1]), len(x)),
+            edge_attr=self._move(edge_attr),
             max_nodes=int(node_counts.max()),
             edge_uniform=edge_uniform,
             node_normal=node_normal,
@@ -137,6 +136,9 @@ class GraphData:
         graph = torch.repeat_interleave(lengths, output_size=total)
         rows = torch.arange(total, device=self.home) + shift.index_select(0, graph)
         return graph, rows, torch.from_numpy(bounds).to(self.home, non_blocking=True)
+
+    def _move(self, values: Tensor) -> Tensor:
+        return values.to(self.device, non_blocking=True)
 
     def _scaled(self, values: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
         return ((values - scale[0]) * scale[1]).clamp_(-self._clip, self._clip)

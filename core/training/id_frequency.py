@@ -61,7 +61,8 @@ class IdFrequency:
         counts[graph[known], place[known]] = store.x[nodes[known], _COUNT_FEATURE]
         deviation = (np.abs(counts - self.mean) / np.sqrt(self.std**2 + 1)).max(1)
         unseen = np.bincount(graph[~known], minlength=len(graphs)) > 0
-        return np.where(unseen, np.maximum(deviation, _UNSEEN_DEVIATION), deviation)
+        result: NDArray[np.float64] = np.where(unseen, np.maximum(deviation, _UNSEEN_DEVIATION), deviation)
+        return result
 
 
 def _chunks(graphs: NDArray[np.int64]) -> list[NDArray[np.int64]]:

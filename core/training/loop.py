@@ -123,7 +123,8 @@ def _run_epoch(
     val_loss, val_metric = validate()
     if not np.isfinite(val_loss):
         raise TrainingError(
-            f"{run.dataset}: the validation loss of {run.model} is {val_loss} in epoch {epoch}; lower training.lr"
+            f"{run.dataset}: the validation loss of {run.model} is {val_loss} in epoch {epoch}; "
+            "lower training.lr"
         )
     num_graphs = sum(map(len, batches))
     run.emit(

@@ -31,7 +31,7 @@ def train_mlp(
         windows = train[torch.from_numpy(batch.copy())]
         loss = functional.binary_cross_entropy_with_logits(network(windows.state).squeeze(1), windows.y)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         return loss.detach()
 

@@ -1,4 +1,4 @@
-"""What each model is trained on: losses per graph, never per node, so that large windows do not weigh more."""
+"""What each model is trained on: losses per graph, not per node, so that no window weighs more."""
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class GatObjective:
 
 
 class GatDistillationObjective(GatObjective):
-    """``alpha * T^2 KL(teacher/T || student/T) + (1 - alpha) * cross-entropy`` (arXiv 1503.02531, 2507.19686).
+    """``alpha T^2 KL(teacher/T || student/T) + (1 - alpha) cross-entropy`` (arXiv 1503.02531, 2507.19686).
 
     The divergence is taken over the classes of each graph. The teacher is frozen, so its logits are computed
     once for the whole store and looked up.

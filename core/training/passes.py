@@ -45,7 +45,7 @@ def run_passes(
     training: TrainingSettings,
     on_pass: Callable[[Pass], None],
 ) -> None:
-    """Train until the validation loss stops falling or ``dqn.episodes`` passes are done; keep the best weights.
+    """Train until the validation loss stops falling or ``dqn.episodes`` passes are done; keep the best.
 
     Args:
         network: What learns.

@@ -1,4 +1,4 @@
-"""The phases of a dataset's chain as they run in the training process: teacher, student, fusion, evaluation."""
+"""The phases of a dataset's chain in the training process: teacher, student, fusion, evaluation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,8 @@ class _Workbench:
         self.y = np.asarray(self.store.y)
 
     def benign(self, graphs: Indices) -> Indices:
-        return graphs[self.y[graphs] == 0]
+        chosen: Indices = graphs[self.y[graphs] == 0]
+        return chosen
 
     def require_both_classes(self) -> None:
         """GATs and agents learn from labels; a VGAE that nothing can be fused with is no detector."""

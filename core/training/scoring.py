@@ -40,7 +40,10 @@ class Reader:
 
 @dataclass(frozen=True)
 class VgaeScores:
-    """Of ``K`` graphs: `errors` ``[K, 3]`` (node, neighbour, id) and `latent` ``[K, 4]`` (mean, std, max, min)."""
+    """Scores of ``K`` graphs.
+
+    `errors` ``[K, 3]`` (node, neighbour, id), `latent` ``[K, 4]`` (mean, std, max, min).
+    """
 
     errors: Floats
     latent: Floats
@@ -101,29 +104,33 @@ def latent_means(model: Vgae, reader: Reader, graphs: NDArray[np.int64]) -> Tens
 
 @dataclass(frozen=True)
 class ErrorScale:
-    """Mean and standard deviation of the three errors over benign training windows.
+    """Mean and standard deviation of the reconstruction error over benign training windows.
+
+    A graph's error is the sum of its three errors, as in the training loss; unlike the largest of three
+    standardised errors it does not alarm when one of them, small in itself, drifts from drive to drive.
 
     Attributes:
-        mean: float64 ``[3]``.
-        std: float64 ``[3]``.
+        mean: Of the error.
+        std: Of the error.
     """
 
-    mean: Floats
-    std: Floats
+    mean: float
+    std: float
 
     @classmethod
     def fit(cls, errors: Floats) -> "ErrorScale":
         """Fit on the errors ``[K, 3]`` of benign training windows."""
-        return cls(errors.mean(0), errors.std(0) + 1e-6)
+        total = errors.sum(1)
+        return cls(float(total.mean()), float(total.std()) + 1e-6)
 
     def deviation(self, errors: Floats) -> Floats:
-        """Standard deviations above a benign error, of the error that stands out most: ``[K]``."""
-        deviations: Floats = ((errors - self.mean) / self.std).max(1)
-        return deviations
+        """Standard deviations above a benign error: ``[K, 3]`` -> ``[K]``."""
+        deviation: Floats = (errors.sum(1) - self.mean) / self.std
+        return deviation
 
     def anomaly_probability(self, errors: Floats) -> Floats:
         """Deviations mapped to (0, 1), rising and without saturation: 3 sigma is 1/2."""
-        softplus = np.logaddexp(0.0, self.deviation(errors))
+        softplus: Floats = np.logaddexp(0.0, self.deviation(errors))
         return softplus / (softplus + _HALF_SIGMAS)
 
 

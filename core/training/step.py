@@ -54,6 +54,7 @@ class Stepper:
     micro_batch_size: int
 
     def __post_init__(self) -> None:
+        """Begin with an untouched loss scaler."""
         self._data_wait_s = 0.0
         self.loss_scaler = torch.amp.GradScaler(self.precision.device.type, enabled=self.precision.scaled)
 
@@ -100,6 +101,6 @@ class Stepper:
             self._data_wait_s += time.perf_counter() - asked
             with self.precision.autocast():
                 loss = objective.losses(batch, graphs[start:stop]).sum() / len(graphs)
-            self.loss_scaler.scale(loss).backward()
+            torch.autograd.backward(self.loss_scaler.scale(loss))
             total += loss.detach()
         return total
