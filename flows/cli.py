@@ -66,6 +66,33 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
     )
 
 
+def analyze_command(argv: Sequence[str] | None = None) -> int:
+    """``python -m flows.analyze``: rebuild a plan's files from its events.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.analyze",
+        description="Rebuild results, dashboard and recommended settings from the event log.",
+    )
+    parser.add_argument("--plan", metavar="PLAN_ID", help="the plan; default the newest")
+    add_common_arguments(parser)
+    arguments = parser.parse_args(argv)
+
+    def analyze() -> int:
+        from core.planning.analysis import analyze_plan
+
+        _, paths = analyze_plan(settings_of(arguments).output_dir, arguments.plan)
+        print(*paths, sep="\n")
+        return DONE
+
+    return run_command(analyze)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that every command has."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")

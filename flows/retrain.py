@@ -61,9 +61,13 @@ def retrain(
         for dataset in coordinator.state(plan_id).unfinished_datasets:
             dataset_chain(root, plan_id, dataset, return_state=True)
         state = coordinator.finish(plan_id)
-        analyze(root, plan_id)
+        analyzed = analyze(root, plan_id, coordinator.settings.tracking, return_state=True)
     if state.status != "completed":
         raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")
+    if not analyzed.is_completed():
+        raise RetrainError(
+            f"plan {plan_id} is done, but not shown: {analyzed.message}; python -m flows.analyze tries again"
+        )
     return plan_id
 
 

@@ -38,7 +38,7 @@ class DatasetSettings(Group):
     holdout_fraction: float = Field(
         default=0.0,
         ge=0.0,
-        le=0.5,
+        le=0.9,
         description="Share at the end of each training capture held out as a test of its own, for data "
         "without test folders.",
     )

@@ -1,0 +1,61 @@
+"""Tasks that publish a finished plan: files, Prefect artifacts, MLflow."""
+
+import re
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from core.analytics.markdown import (
+    dashboard_markdown,
+    metrics_rows,
+    recommendation_markdown,
+    results_markdown,
+)
+from core.analytics.recommendations import device_slug
+from core.analytics.results import fold_results
+from core.events.catalogue import ConfigRecommended, to_fact
+from core.events.log import EventLog
+from core.planning.analysis import analyze_plan
+from settings.layout import Layout
+from settings.tracking import TrackingSettings
+
+
+@task(cache_policy=NO_CACHE, retries=1)
+def write_projections(output_dir: Path, plan_id: str | None) -> str:
+    """Results, dashboard and recommended settings as files; returns the plan's id."""
+    chosen, paths = analyze_plan(output_dir, plan_id)
+    for path in paths:
+        get_run_logger().info("wrote %s", path)
+    return chosen
+
+
+@task(cache_policy=NO_CACHE, retries=1)
+def publish_artifacts(output_dir: Path, plan_id: str) -> None:
+    """Results, dashboard and recommendation as artifacts of the Prefect UI."""
+    layout = Layout(output_dir)
+    events = EventLog(layout.events).read(plan_id)
+    results = fold_results(events)
+    create_markdown_artifact(results_markdown(results), key=f"results-{_key(plan_id)}")
+    if rows := metrics_rows(results):
+        create_table_artifact(rows, key=f"metrics-{_key(plan_id)}", description=f"Metrics of plan {plan_id}")
+    picture = layout.plan_file(plan_id, "dashboard.png")
+    create_markdown_artifact(dashboard_markdown(picture.read_bytes()), key=f"dashboard-{_key(plan_id)}")
+    recommended = [fact for e in events if isinstance(fact := to_fact(e), ConfigRecommended)]
+    if recommended:
+        key = f"recommendation-{device_slug(recommended[-1].device_name)}"
+        create_markdown_artifact(recommendation_markdown(recommended[-1]), key=key)
+
+
+@task(cache_policy=NO_CACHE)
+def update_mlflow(output_dir: Path, plan_id: str, tracking: TrackingSettings) -> int:
+    """Bring MLflow up to date; returns the number of events projected."""
+    from tasks.mlflow_projection import project_to_mlflow
+
+    return project_to_mlflow(output_dir, plan_id, tracking)
+
+
+def _key(plan_id: str) -> str:
+    """Artifact keys are lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", plan_id.lower())

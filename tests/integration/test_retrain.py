@@ -1,0 +1,283 @@
+"""The main job through a real Prefect server, real training processes and real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from core.analytics.results import fold_results
+from core.events.log import EventLog
+from core.events.telemetry import read_telemetry
+from core.planning.plan_state import PLAN_STATE
+from settings.layout import Layout
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "data": {"demo": {"duration_s": 8.0}},
+    "graph": {"window": 50, "block_windows": 20},
+    "training": {"epochs": 1, "min_steps_per_epoch": 4, "dqn": {"episodes": 1}},
+    "resources": {"sample_interval_s": 0.2, "flush_interval_s": 1.0},
+}
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CAN_RETRAIN__"))}
+    return {**kept, **extra}
+
+
+def start(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.CompletedProcess[str]":
+    process = start(*arguments, cwd=cwd, **extra)
+    out, err = process.communicate(timeout=280)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def config(folder: Path, **groups: Any) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **groups}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output directory of a finished plan: the demo, and a dataset whose folder is missing."""
+    folder = tmp_path_factory.mktemp("retrain")
+    broken = {"demo": TINY["data"]["demo"], "datasets": {"broken": {"folder": "nowhere"}}}
+    settings = config(folder, data=broken)
+    shown = run(
+        "flows.retrain", "--config", str(settings), "--datasets", "broken", "demo",
+        "--output-dir", str(folder / "out"),
+    )  # fmt: skip
+    (folder / "stdout").write_text(shown.stdout)
+    (folder / "stderr").write_text(shown.stderr)
+    assert shown.returncode == 1, shown.stdout + shown.stderr
+    return folder / "out"
+
+
+def only_plan(output_dir: Path) -> str:
+    (plan_id,) = EventLog(Layout(output_dir).events).streams()
+    return plan_id
+
+
+@pytest.mark.slow
+def test_a_missing_dataset_fails_with_path_and_setting_and_the_others_are_trained(finished: Path) -> None:
+    stderr = (finished.parent / "stderr").read_text()
+    assert "nowhere" in stderr
+    assert "data.data_dir" in stderr
+    assert "Traceback" not in stderr
+    results = fold_results(EventLog(Layout(finished).events).read(only_plan(finished)))
+    assert results.datasets["broken"].status == "failed"
+    assert results.datasets["demo"].status == "completed"
+    assert results.status == "failed"
+
+
+@pytest.mark.slow
+def test_every_output_is_there(finished: Path) -> None:
+    plan_id = only_plan(finished)
+    for name in ("plan.json", "results.json", "dashboard.html", "dashboard.png"):
+        assert (finished / f"{plan_id}_{name}").stat().st_size > 0
+    saved = {path.name for path in (finished / "saved_models").iterdir()}
+    assert {
+        "best_teacher_model_demo.pth",
+        "final_student_model_demo.pth",
+        "fusion_agent_demo.pth",
+    } <= saved
+    assert list((finished / "generated_configs").glob("*.yaml"))
+    assert list((finished / "process_logs").iterdir())
+
+
+@pytest.mark.slow
+def test_results_have_every_model_on_every_test_folder(finished: Path) -> None:
+    results = json.loads((finished / f"{only_plan(finished)}_results.json").read_text())
+    metrics = results["datasets"]["demo"]["metrics"]
+    assert {"fusion", "mlp_fusion", "id_frequency", "teacher_gat", "student_vgae"} <= set(metrics)
+    assert {len(folders) for folders in metrics.values()} == {6}
+
+
+@pytest.mark.slow
+def test_resources_were_sampled_for_the_life_of_the_chain(finished: Path) -> None:
+    layout = Layout(finished)
+    plan_id = only_plan(finished)
+    samples = read_telemetry(layout.telemetry, plan_id).filter(pl.col("dataset") == "demo")
+    events = [e for e in EventLog(layout.events).read(plan_id) if e.payload.get("dataset") == "demo"]
+    assert samples.height > 5
+    began, ended = samples["occurred_at"].min(), samples["occurred_at"].max()
+    assert (began - events[0].occurred_at).total_seconds() < 5
+    assert abs((events[-1].occurred_at - ended).total_seconds()) < 5
+
+
+@pytest.mark.slow
+def test_prefect_keeps_the_flow_runs_task_runs_and_artifacts(finished: Path) -> None:
+    with prefect_server(finished) as api:
+        flow_runs = post(f"{api}/flow_runs/filter")
+        names = sorted(flow_run["name"].split("-")[0] for flow_run in flow_runs)
+        states = {r["name"]: r["state_type"] for r in flow_runs}
+        assert names.count("chain") == 2
+        assert names.count("sample") == 2
+        assert states["chain-demo"] == "COMPLETED"
+        assert states["chain-broken"] == "FAILED"
+        assert states["sample-resources-demo"] == "COMPLETED"
+        task_runs = post(f"{api}/task_runs/filter")
+        assert {t["name"].rsplit("-", 1)[0] for t in task_runs} >= {
+            "build_graphs", "train_teacher", "distill_student", "train_fusion", "evaluate_models",
+        }  # fmt: skip
+        keys = {artifact["key"] for artifact in post(f"{api}/artifacts/filter")}
+        assert any(key and key.startswith("recommendation") for key in keys)
+
+
+class prefect_server:  # noqa: N801 - used as a function
+    """A Prefect server on the plan's own database."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._home = Layout(output_dir).prefect_home
+
+    def __enter__(self) -> str:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", "4297"],
+            cwd=ROOT,
+            env=environment(PREFECT_HOME=str(self._home)),
+            stdin=subprocess.PIPE,
+        )
+        url = "http://127.0.0.1:4297/api"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}/health").close()
+                return url
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError(url)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server.stdin
+        self._server.stdin.close()  # the server ends with its parent's end of the pipe
+        assert self._server.wait(30) in (0, -signal.SIGTERM)
+
+
+def post(url: str) -> Any:
+    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
+
+
+@pytest.mark.slow
+def test_a_second_run_has_nothing_to_do_and_says_why(finished: Path, tmp_path: Path) -> None:
+    shown = run(
+        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo",
+        "--output-dir", str(finished), "--dry-run",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "up to date" in shown.stdout
+    assert len(EventLog(Layout(finished).events).streams()) == 1
+
+
+@pytest.mark.slow
+def test_changed_distillation_settings_retrain_student_and_fusion_only(
+    finished: Path, tmp_path: Path
+) -> None:
+    training = {**TINY["training"], "distillation": {"temperature": 3.0}}
+    shown = run(
+        "flows.retrain", "--config", str(config(tmp_path, training=training)), "--datasets", "demo",
+        "--output-dir", str(finished), "--dry-run",
+    )  # fmt: skip
+    actions = {
+        line.split()[1]: line.split()[2] for line in shown.stdout.splitlines() if line.startswith("demo")
+    }
+    assert actions == {
+        "graphs": "run",
+        "teacher": "skip",
+        "student": "run",
+        "fusion": "run",
+        "evaluation": "run",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> None:
+    arguments = (
+        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo", "--output-dir",
+        str(tmp_path / "out"),
+    )  # fmt: skip
+    process = start(*arguments)
+    layout = Layout(tmp_path / "out")
+    wait_for(lambda: "running" in phase_statuses(layout).get("teacher", ""), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert not processes_that_name(str(tmp_path))
+
+    plan_id = only_plan(layout.root)
+    shown = run(*arguments, "--resume", plan_id)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert set(phase_statuses(layout).values()) == {"completed"}
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_sigkill_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> None:
+    arguments = (
+        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo", "--output-dir",
+        str(tmp_path / "out"),
+    )  # fmt: skip
+    process = start(*arguments)
+    layout = Layout(tmp_path / "out")
+    wait_for(lambda: "running" in phase_statuses(layout).get("student", ""), process)
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not processes_that_name(str(tmp_path)))
+    plan_id = only_plan(layout.root)
+    shown = run(*arguments, "--resume", plan_id)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert set(phase_statuses(layout).values()) == {"completed"}
+
+
+def phase_statuses(layout: Layout) -> dict[str, str]:
+    log = EventLog(layout.events)
+    states = [PLAN_STATE.fold(log.read(stream)) for stream in log.streams()]
+    return {phase: s.status for state in states for (_, phase), s in state.phases.items()}
+
+
+def wait_for(
+    condition: Any, process: "subprocess.Popen[str] | None" = None, timeout_s: float = 120.0
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.2)
+
+
+def processes_that_name(text: str) -> list[str]:
+    """Command lines and environments of other living processes that mention a text."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        if int(proc.name) == os.getpid():
+            continue
+        try:
+            seen = (proc / "cmdline").read_bytes() + b"\0" + (proc / "environ").read_bytes()
+        except OSError:
+            continue
+        if text.encode() in seen:
+            found.append(seen.split(b"\0")[0].decode())
+    return found
