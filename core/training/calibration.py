@@ -20,8 +20,8 @@ class Threshold:
 def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
     """The threshold with the highest Matthews correlation (MCC) on validation windows.
 
-    Of thresholds that are as good but for one misjudged window of either class, it is the one nearest to
-    0.5: a single odd window must not drag it to where every other probability lies.
+    Of thresholds that are as good but for one misjudged window of either class, it is the one in the widest
+    gap between scores: a single odd window must not drag it to where all the others lie.
 
     Where validation has benign windows only, it is their 99 % quantile, at least 0.5; where it has attacks
     only or nothing, it is 0.5: neither says anything about the other kind of error.
@@ -54,6 +54,6 @@ def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
         return Threshold(_DEFAULT, 0.0)
     one_window = 0.5 / num_attacks + 0.5 / (num - num_attacks)
     good = np.flatnonzero(mcc >= mcc.max() - one_window)
-    middle = (ranked[good] + ranked[good + 1]) / 2
-    best = np.lexsort((-mcc[good], np.abs(middle - _DEFAULT)))[0]
-    return Threshold(float(middle[best]), float(mcc[good[best]]))
+    gap = np.round(ranked[good] - ranked[good + 1], 6)
+    best = good[np.lexsort((-mcc[good], -gap))[0]]
+    return Threshold(float((ranked[best] + ranked[best + 1]) / 2), float(mcc[best]))

@@ -30,10 +30,10 @@ def evaluate_folder(
     Returns:
         `labelled` (1 or 0), `num_windows`, `num_alarms`, `alarm_rate`; of a labelled folder also
         `num_attack_windows`, confusion counts, `precision`, `recall` and `f1` of the attack class,
-        `macro_f1`, `mcc`, `auroc`, `average_precision`, `false_positive_rate`, `false_alarms_per_hour` (of
-        benign capture time), and of its attack episodes (runs of attack windows) `num_episodes`, `num_missed_episodes`,
-        `time_to_alarm_mean_s` and `time_to_alarm_max_s` (from an episode's first attack frame to the end of
-        its first alarmed window).
+        `macro_f1`, `mcc`, `auroc`, `average_precision`, `false_positive_rate`,
+        `false_alarms_per_hour` (of benign capture time), and of its attack episodes (runs of attack windows)
+        `num_episodes`, `num_missed_episodes`, `time_to_alarm_mean_s` and `time_to_alarm_max_s` (from an
+        episode's first attack frame to the end of its first alarmed window).
     """
     alarm = score > threshold
     result: Metrics = {

@@ -52,7 +52,7 @@ def test_layer_and_its_gradients_equal_gatv2conv_of_pyg(heads: int, concat: bool
 
 
 def test_dropout_drops_attention_by_the_numbers_it_is_given_and_its_gradient_follows() -> None:
-    batch = first_batch(make_store(2), 2)
+    batch = first_batch(make_store(20), 2)
     layer, _ = _pair(2, concat=True)
     layer = layer.double()
     x = batch.x.double().requires_grad_()

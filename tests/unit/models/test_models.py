@@ -47,14 +47,14 @@ def test_probes_tell_apart_ids_that_collide_in_one_hash() -> None:
 def test_gat_gives_two_logits_and_an_embedding_per_graph(jump: str) -> None:
     settings = GatSettings.model_validate(SIZES.gat.model_dump() | {"jumping_knowledge": jump})
     model = Gat(settings, SIZES.ids, 0.0).eval()
-    output = model(first_batch(make_store(9), 9))
+    output = model(first_batch(make_store(20), 9))
     assert output.logits.shape == (9, 2)
     assert output.embedding.shape[0] == 9
 
 
 def test_vgae_gives_three_errors_per_graph_and_a_latent_per_node() -> None:
     model = Vgae(SIZES.vgae, SIZES.ids, 0.0).eval()
-    batch = first_batch(make_store(9), 9)
+    batch = first_batch(make_store(20), 9)
     output = model(batch)
     assert output.mean.shape == (len(batch.x), SIZES.vgae.latent)
     for values in (*output.errors, output.divergence):
@@ -63,7 +63,7 @@ def test_vgae_gives_three_errors_per_graph_and_a_latent_per_node() -> None:
 
 
 def test_scores_of_a_graph_do_not_depend_on_its_batch() -> None:
-    store = make_store(10)
+    store = make_store(20)
     data = graph_data(store)
     torch.manual_seed(0)
     vgae, gat = Vgae(SIZES.vgae, SIZES.ids, 0.0).eval(), Gat(SIZES.gat, SIZES.ids, 0.0).eval()
@@ -75,7 +75,7 @@ def test_scores_of_a_graph_do_not_depend_on_its_batch() -> None:
 
 def test_neighbour_error_is_low_for_a_latent_that_reproduces_the_edges() -> None:
     model = Vgae(SIZES.vgae, SIZES.ids, 0.0).eval()
-    batch = first_batch(make_store(4), 4)
+    batch = first_batch(make_store(20), 4)
     errors = model(batch).errors.neighbour
     assert (errors < 50).all()
     assert torch.isfinite(errors).all()

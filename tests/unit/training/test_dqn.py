@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from core.can.graph_store import GraphStore
+from core.training.dqn import ReplayBuffer, StateScale, Windows, fuse, reward, train_agent
+from core.training.id_frequency import IdFrequency
+from core.training.mlp_fusion import mlp_probability, train_mlp
+from core.training.passes import Pass
+from settings.models import FusionSettings
+from settings.training import DqnSettings, TrainingSettings
+from tests.synthetic import make_store
+
+TRAINING = TrainingSettings(
+    lr=0.003, patience=10, min_steps_per_epoch=10, dqn=DqnSettings(episodes=12, batch_size=64)
+)
+
+
+def _windows(num: int, seed: int) -> Windows:
+    """The VGAE is right where the first state is high, the GAT where it is low."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, num).astype(np.float32)
+    state = rng.random((num, 15)).astype(np.float32)
+    good, bad = 0.9 * y + 0.05, 0.9 * (1 - y) + 0.05
+    vgae_knows = state[:, 0] > 0.5
+    columns = (state, np.where(vgae_knows, good, bad), np.where(vgae_knows, bad, good), y)
+    return Windows(*(torch.from_numpy(np.asarray(c, np.float32)) for c in columns))
+
+
+def test_a_right_answer_is_rewarded_and_a_confident_wrong_one_punished() -> None:
+    windows = Windows(
+        torch.zeros(3, 15), *(torch.tensor(v) for v in ([0.9, 0.9, 0.6], [0.9, 0.9, 0.6], [1.0, 0, 0]))
+    )
+    right, wrong, unsure = reward(torch.full((3,), 0.5), windows).tolist()
+    assert right == pytest.approx(3 + 1 + 0.5 * 0.8)
+    assert wrong == pytest.approx(-3 - 1.5 * 0.8)
+    assert wrong < unsure < 0
+
+
+def test_the_agent_learns_whom_to_trust() -> None:
+    train, val = _windows(1500, 0), _windows(400, 1)
+    passes: list[Pass] = []
+    agent = train_agent(train, val, FusionSettings(hidden=32), TRAINING, passes.append)
+    fused = fuse(agent.weigh(val.state), val)
+    accuracy = ((fused > 0.5) == (val.y > 0.5)).float().mean().item()
+    assert accuracy > 0.85  # either model alone is right half of the time
+    assert passes[-1].val_loss < passes[0].val_loss
+    again = train_agent(train, val, FusionSettings(hidden=32), TRAINING, passes.append)
+    assert torch.equal(agent.weigh(val.state), again.weigh(val.state))
+
+
+def test_the_mlp_baseline_learns_from_the_same_state() -> None:
+    train, val = _windows(1500, 0), _windows(400, 1)
+    for windows in (train, val):
+        windows.state[:, 1] = 0.5 * windows.y + 0.25
+    network = train_mlp(train, val, FusionSettings(hidden=16), TRAINING, lambda done: None)
+    probability = mlp_probability(network, val.state)
+    assert ((probability > 0.5) == (val.y.numpy() > 0.5)).mean() > 0.95
+
+
+def test_states_are_brought_to_the_unit_range_of_training() -> None:
+    raw = np.random.default_rng(0).normal(5, 3, (500, 15))
+    raw[:, 3] = 7.0
+    scale = StateScale.fit(raw)
+    state = scale.apply(np.concatenate([raw, raw * 100]))
+    assert state.shape == (1000, 15)
+    assert 0 <= float(state.min()) <= float(state.max()) <= 1
+    assert float(state[:500, 0].std()) > 0.1
+
+
+def test_the_replay_buffer_forgets_the_oldest() -> None:
+    replay = ReplayBuffer(5)
+    for value in range(4):
+        replay.add(torch.zeros(2, 15), torch.full((2,), value), torch.full((2,), float(value)))
+    assert len(replay) == 5
+    _, action, _ = replay.sample(200, torch.Generator().manual_seed(0))
+    assert set(action.tolist()) == {1, 2, 3}
+
+
+def _counts(store: GraphStore, value: float) -> GraphStore:
+    store.x[:, 24] = value
+    return store
+
+
+def test_id_frequency_alarms_on_unseen_ids_and_unusual_counts_only() -> None:
+    store = _counts(make_store(60), 8.0)
+    benign = np.flatnonzero(store.y == 0)
+    model = IdFrequency.fit(store, benign)
+    assert np.array_equal(
+        model.ids, np.unique(store.node_id[np.concatenate([_rows(store, g) for g in benign])])
+    )
+    usual = model.score(store, benign)
+    unseen = model.score(store, np.array([1]))  # an odd attack window carries an id of its own
+    assert usual.max() < 0.9
+    assert unseen > 0.95
+    store.x[_rows(store, int(benign[0])), 24] = 80.0
+    assert model.score(store, benign[:1]) > usual.max()
+
+
+def _rows(store: GraphStore, graph: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.arange(store.node_ptr[graph], store.node_ptr[graph + 1])
