@@ -19,6 +19,7 @@ from core.can.features import FEATURE_VERSION, iter_graphs, whole_windows
 from core.can.graph_store import (
     STORE_VERSION,
     CaptureEntry,
+    GraphStore,
     Manifest,
     map_arrays,
     open_graph_store,
@@ -29,13 +30,13 @@ from core.can.labels import AttackRule
 from core.can.readers import CaptureReader, open_capture
 from core.can.registry import Capture, known_datasets
 from core.can.scaling import Scaler
-from core.can.splits import assign_splits, count_splits, split_digest
+from core.can.splits import TEST, assign_splits, count_splits, split_digest
 from core.can.store_writer import StoreWriter, write_array, write_manifest
 from core.errors import CaptureError, GraphStoreError
 from core.events.catalogue import CaptureRefused, Emit, GraphsBuilt, RowsQuarantined
 from core.events.files import fsync_folder
 from settings.app import Settings
-from settings.data import DatasetSettings
+from settings.data import DatasetSettings, DataSettings
 from settings.graph import GraphSettings
 
 _log = logging.getLogger(__name__)
@@ -97,6 +98,32 @@ def build_graph_store(
         )
     )
     return folder
+
+
+def window_capture(path: Path, folder: Path, graph: GraphSettings, data: DataSettings) -> GraphStore:
+    """Turn one capture into graphs for scoring; labels are taken where the capture has them.
+
+    Args:
+        path: The capture.
+        folder: An empty folder for the arrays, which are mapped from there.
+        graph: Windows, as the models were trained with.
+        data: How many bad rows are borne.
+
+    Returns:
+        The graphs of all full windows.
+
+    Raises:
+        CaptureError: The capture cannot be read or holds not one full window.
+    """
+    reader = open_capture(path, attack_rule=None, max_quarantined_fraction=data.max_quarantined_fraction)
+    with StoreWriter(folder) as writer:
+        for frames in whole_windows(reader, graph.window, graph.stride_frames):
+            for block in iter_graphs(frames, graph.window, graph.stride_frames):
+                writer.append(block, 0)
+    if not writer.num_graphs:
+        raise CaptureError(f"{path}: {reader.num_frames} frames are less than a window of {graph.window}")
+    write_array(folder, "split", np.full(writer.num_graphs, TEST, np.int8))
+    return map_arrays(folder)
 
 
 def graphs_digest(dataset: str, data_digest: str, own: DatasetSettings, settings: Settings) -> str:

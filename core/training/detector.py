@@ -22,6 +22,7 @@ from core.training.id_frequency import IdFrequency
 from core.training.mlp_fusion import mlp_probability
 from core.training.precision import Precision, choose_precision
 from core.training.scoring import ErrorScale, Reader, fusion_state, score_gat, score_vgae
+from settings.graph import GraphSettings
 from settings.models import FusionSettings, ModelSizes
 from settings.training import TrainingSettings
 
@@ -217,6 +218,15 @@ def _load(path: Path, sha256: str | None) -> dict[str, Any]:
 
 def _misfit(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: does not hold the models it should ({error}); train its phase again")
+
+
+def graph_settings(models_dir: Path, dataset: str) -> GraphSettings:
+    """The windows that a dataset's models were trained with.
+
+    Raises:
+        ArtifactError: The fusion agent's file is missing or damaged.
+    """
+    return GraphSettings.model_validate(_load(fusion_path(models_dir, dataset), None)["graph"])
 
 
 @dataclass(frozen=True)
