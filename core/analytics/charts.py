@@ -1,6 +1,7 @@
 """The charts of a dashboard, each one a single view as wide as it is told (or as its container)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -25,17 +26,28 @@ Width: TypeAlias = int | str
 
 PHASE_COLOURS = ("graphs", "teacher", "student", "fusion", "evaluation")
 RESOURCES = {
-    "gpu_utilization_percent": "GPU utilisation (%)",
-    "vram_used_mib": "VRAM used (GiB)",
-    "gpu_power_w": "GPU power (W)",
-    "gpu_temperature_c": "GPU temperature (°C)",
-    "cpu_percent": "CPU use (%)",
-    "ram_used_mib": "RAM used (GiB)",
+    "gpu_utilization_percent": ("GPU utilisation", "%"),
+    "vram_used_mib": ("VRAM used", "GiB"),
+    "gpu_power_w": ("GPU power", "W"),
+    "gpu_temperature_c": ("GPU temperature", "°C"),
+    "cpu_percent": ("CPU use", "%"),
+    "ram_used_mib": ("RAM used", "GiB"),
 }
+"""Measured quantities that are drawn: what people call them, and the unit."""
 _TOTALS = {"vram_used_mib": "vram_total_mib", "ram_used_mib": "ram_total_mib"}
 _SHAPES = {"teacher": "triangle-up", "student": "circle", "fusion": "diamond", "mlp": "square", "id": "cross"}
 _ROW_PX = 34
 _SERIES = ("accent", "gat", "student", "fusion")
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend; a symbol is a shape of Vega's, ``line`` or ``dashes``."""
+
+    name: str
+    ink: str
+    symbol: str
+    filled: bool = True
 
 
 def model_colour(model: str) -> str:
@@ -49,6 +61,34 @@ def model_colour(model: str) -> str:
 def model_shape(model: str) -> str:
     """A model's symbol: by its part in the chain."""
     return _SHAPES.get(model.partition("_")[0], "circle")
+
+
+def phase_keys(*, failures: bool) -> list[Key]:
+    """What the colours of phases mean."""
+    keys = [Key(name, colour(name), "square") for name in PHASE_COLOURS]
+    return [*keys, Key("failed attempt ✕", colour("bad"), "square")] if failures else keys
+
+
+def model_keys(models: Iterable[str]) -> list[Key]:
+    """What the symbols of models mean."""
+    return [
+        Key(
+            f"{name} (baseline)" if name in BASELINES else name,
+            model_colour(name),
+            model_shape(name),
+            filled=name not in BASELINES,
+        )
+        for name in models
+    ]
+
+
+def loss_keys() -> list[Key]:
+    """What the lines of losses mean."""
+    return [
+        Key("training", colour("graphs"), "dashes", filled=False),
+        Key("validation", colour("accent"), "line", filled=False),
+        Key("best epoch", colour("accent"), "circle"),
+    ]
 
 
 def phase_timeline(spans: Sequence[Span], datasets: Sequence[str], width: Width) -> Chart:
@@ -70,7 +110,6 @@ def phase_timeline(spans: Sequence[Span], datasets: Sequence[str], width: Width)
     ]
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("from:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=_time_axis()),
-        x2="to:T",
         y=alt.Y(
             "dataset:N",
             sort=list(datasets),
@@ -81,6 +120,7 @@ def phase_timeline(spans: Sequence[Span], datasets: Sequence[str], width: Width)
         tooltip=["dataset:N", "phase:N", "attempt:Q", "outcome:N", "duration:N", "error:N"],
     )
     bars = base.mark_bar(cornerRadius=2, stroke=colour("surface"), strokeWidth=1).encode(
+        x2="to:T",
         color=alt.Color(
             "paint:N",
             legend=None,
@@ -110,8 +150,10 @@ def loss_curve(points: Sequence[EpochPoint], width: Width) -> Chart:
         if loss is not None
     ]
     best = min((row for row in rows if row["of"] == "validation"), key=lambda row: row["loss"], default=None)
-    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False, tickCount=6))
-    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~g"))
+    last = max((point.epoch for point in points), default=0)
+    ticks = list(range(0, last + 1, last // 6 + 1))
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=ticks, format="d", grid=False))
+    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
     tooltip = ["of:N", "epoch:Q", alt.Tooltip("loss:Q", format=".4g")]
     lines = (
         alt.Chart(_data(rows))
@@ -164,7 +206,7 @@ def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
     high = max([row["value"] for row in rows], default=1.0)
     x = alt.X(
         "value:Q",
-        title=metric_label(metric),
+        title=None,
         scale=alt.Scale(domain=[low, 1.0 if high > 0.5 else max(high * 1.1, 0.01)]),
         axis=alt.Axis(tickCount=5),
     )
@@ -231,9 +273,9 @@ def resource_curve(
     x = alt.X("at:T", title="time (UTC)", scale=alt.Scale(type="utc"), axis=_time_axis())
     y = alt.Y(
         "mean:Q",
-        title=RESOURCES[metric],
+        title=RESOURCES[metric][1],
         scale=alt.Scale(domain=[0.0, top], nice=False, clamp=True),
-        axis=alt.Axis(tickCount=4, format="~g"),
+        axis=alt.Axis(tickCount=4),
     )
     series = sorted({str(row["gpu"]) for row in rows})
     # Lanes and lines share one colour scale: two of them in one view would be merged.
@@ -242,7 +284,7 @@ def resource_curve(
     legend = None if len(series) == 1 else alt.Legend(orient="top", title=None, values=series)
     paint = alt.Color("gpu:N", legend=legend, scale=colours)
     base = alt.Chart(_data(rows)).encode(x=x, color=paint)
-    band = base.mark_area(opacity=0.22).encode(y=alt.Y("min:Q", title=RESOURCES[metric]), y2="max:Q")
+    band = base.mark_area(opacity=0.22).encode(y=alt.Y("min:Q", title=RESOURCES[metric][1]), y2="max:Q")
     line = base.mark_line(strokeWidth=1.6).encode(
         y=y,
         tooltip=["gpu:N", alt.Tooltip("at:T", format="%H:%M:%S"), "min:Q", "mean:Q", "max:Q"],
@@ -296,7 +338,7 @@ def _model_scale(models: Sequence[str], value: Any, channel: Any) -> Any:
 
 
 def _time_axis() -> alt.Axis:
-    return alt.Axis(grid=False, tickCount=6, labelOverlap=True)
+    return alt.Axis(grid=False, tickCount=6, labelOverlap="greedy", labelSeparation=8)
 
 
 def _data(rows: Sequence[dict[str, Any]]) -> alt.InlineData:

@@ -1,6 +1,5 @@
 """What metrics and models are called, how numbers are written, and whether fusion earns its place."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,13 +18,13 @@ BASELINES = frozenset({"mlp_fusion", "id_frequency"})
 UNDEFINED = "undefined"
 
 _LABELS = {
+    "f1": "F1",
     "precision": "Precision",
     "recall": "Recall",
-    "f1": "F1",
-    "macro_f1": "Macro F1",
     "mcc": "MCC",
     "auroc": "AUROC",
     "average_precision": "Average precision",
+    "macro_f1": "Macro F1",
     "false_positive_rate": "False-positive rate",
     "false_alarms_per_hour": "False alarms per hour",
     "time_to_alarm_mean_s": "Mean time to alarm (s)",
@@ -36,6 +35,10 @@ _LABELS = {
     "num_windows": "Windows",
     "alarm_rate": "Alarm rate",
 }
+_LEFT_OUT = frozenset(
+    {"labelled", "num_alarms", "true_positives", "false_positives", "true_negatives", "false_negatives"}
+)
+"""In the results file, but too much for a table."""
 HIGHER_IS_BETTER = frozenset({"precision", "recall", "f1", "macro_f1", "mcc", "auroc", "average_precision"})
 LOWER_IS_BETTER = frozenset(
     {
@@ -105,19 +108,19 @@ def folder_order(dataset: DatasetResult) -> list[str]:
 
 
 def metric_order(dataset: DatasetResult) -> list[str]:
-    """Known metrics in their usual order, then any others by name."""
+    """Metrics for a table: known ones in their usual order, then any others by name."""
     names = {name for folders in dataset.metrics.values() for metrics in folders.values() for name in metrics}
-    return [name for name in _LABELS if name in names] + sorted(names - set(_LABELS))
+    return [name for name in _LABELS if name in names] + sorted(names - set(_LABELS) - _LEFT_OUT)
 
 
 def best_models(dataset: DatasetResult, folder: str, metric: str) -> frozenset[str]:
-    """The models with the best value of a metric in a folder; none where the metric has no good side."""
+    """The models with the best value of a metric in a folder; none where all are as good."""
     values = {
         name: value
         for name, folders in dataset.metrics.items()
         if (value := folders.get(folder, {}).get(metric)) is not None
     }
-    if not values or metric not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
+    if len(set(values.values())) < 2 or metric not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
         return frozenset()
     best = max(values.values()) if metric in HIGHER_IS_BETTER else min(values.values())
     return frozenset(name for name, value in values.items() if value == best)
@@ -140,13 +143,12 @@ def format_metric(metrics: Metrics, name: str) -> str:
 
 def format_number(value: float) -> str:
     """A number with as many digits as a reader can use."""
-    if isinstance(value, int) or (abs(value) >= 1000 and math.isfinite(value)):
+    if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", "\u202f")
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    if value == 0 or abs(value) >= 0.01:
-        return f"{value:.3f}"
-    return f"{value:.1e}"
+    if value != 0 and abs(value) < 0.0005:
+        return f"{value:.1e}"
+    digits = 3 - sum(abs(value) >= step for step in (1, 10, 100))
+    return f"{value:.{digits if abs(value) >= 0.01 or value == 0 else 4}f}"
 
 
 def format_duration(seconds: float | None) -> str:

@@ -61,7 +61,9 @@ class _Evidence:
     @property
     def peak_share(self) -> float:
         """Highest peak of a phase as a share of the device's memory."""
-        return max((phase.peak_memory_mib or 0.0 for *_, phase in self.trained), default=0.0) / self.memory_mib
+        return (
+            max((phase.peak_memory_mib or 0.0 for *_, phase in self.trained), default=0.0) / self.memory_mib
+        )
 
     @property
     def batch_cap(self) -> int:
@@ -192,9 +194,7 @@ def _epochs(evidence: _Evidence) -> Advice:
     }
     if not models:
         return {}, []
-    unfinished = [
-        name for name, m in models.items() if m.last_epoch == m.best_epoch == training.epochs - 1
-    ]
+    unfinished = [name for name, m in models.items() if m.last_epoch == m.best_epoch == training.epochs - 1]
     if len(unfinished) * 2 >= len(models):
         more = -(-training.epochs * 3 // 2)
         return {"training.epochs": more}, [
@@ -261,7 +261,9 @@ def _fragment(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     fragment = settings.model_dump(mode="json", exclude_defaults=True, exclude={"output_dir", "models"})
     preset = {"preset": settings.models.preset}
     fragment["models"] = (
-        preset if settings.models == ModelSettings.model_validate(preset) else settings.models.model_dump(mode="json")
+        preset
+        if settings.models == ModelSettings.model_validate(preset)
+        else settings.models.model_dump(mode="json")
     )
     training = settings.training
     always = {

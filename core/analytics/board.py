@@ -1,0 +1,68 @@
+"""What a dashboard shows, on a page or in a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import polars as pl
+
+from core.analytics.metrics import model_order
+from core.analytics.results import RetrainingResults, fold_results
+from core.analytics.timeline import EpochPoint, Span, fold_epochs, fold_spans
+from core.events.event import Event
+
+DOT_METRICS = ("f1", "mcc", "false_positive_rate")
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """What a dashboard shows.
+
+    Attributes:
+        results: The plan's results.
+        spans: Its attempts of phases.
+        epochs: Its losses.
+        samples: Its resource samples, as of ``core.events.telemetry.read_telemetry``.
+    """
+
+    results: RetrainingResults
+    spans: Sequence[Span]
+    epochs: Sequence[EpochPoint]
+    samples: pl.DataFrame
+
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets with work to show, in plan order."""
+        worked = {span.dataset for span in self.spans}
+        return [name for name in self.results.datasets if name in worked]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Datasets with metrics, in plan order."""
+        return [name for name, dataset in self.results.datasets.items() if dataset.metrics]
+
+    @property
+    def models(self) -> list[str]:
+        """Evaluated models, in the order of the chain."""
+        datasets = self.results.datasets.values()
+        return model_order({model: None for dataset in datasets for model in dataset.metrics})
+
+    def losses(self, dataset: str) -> list[tuple[str, list[EpochPoint]]]:
+        """Models of a dataset with their epochs, in the order of the chain."""
+        points = {
+            model: list(group)
+            for (name, model), group in groupby(self.epochs, lambda p: (p.dataset, p.model))
+            if name == dataset
+        }
+        return [(model, points[model]) for model in model_order(points)]
+
+    def dot_metrics(self, dataset: str) -> list[str]:
+        """Which metrics of a dataset are drawn."""
+        folders = [m for models in self.results.datasets[dataset].metrics.values() for m in models.values()]
+        return [name for name in DOT_METRICS if any(name in metrics for metrics in folders)]
+
+
+def fold_dashboard(plan_id: str, events: Sequence[Event], samples: pl.DataFrame) -> Dashboard:
+    """Fold a plan's events into what its dashboard shows; an empty or unfinished plan is fine."""
+    results = fold_results(events).model_copy(update={"plan_id": plan_id})
+    return Dashboard(results, fold_spans(events), fold_epochs(events), samples)
