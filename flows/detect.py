@@ -3,7 +3,7 @@
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from settings.app import Settings
 from settings.errors import SettingsError
 from settings.layout import Layout
 
-_WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet}
+_WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], object]] = {
+    ".csv": lambda table, path: table.write_csv(path),
+    ".parquet": lambda table, path: table.write_parquet(path),
+}
 
 
 def detect_command(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +34,7 @@ def detect_command(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("capture", type=Path, help="capture file of any readable format")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="whose models")
-    parser.add_argument(
-        "--scores", type=Path, metavar="FILE", help="write a row per window (.csv or .parquet)"
-    )
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="a row per window (.csv or .parquet)")
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
     return run_command(
