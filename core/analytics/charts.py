@@ -66,7 +66,7 @@ def model_shape(model: str) -> str:
 def phase_keys(*, failures: bool) -> list[Key]:
     """What the colours of phases mean."""
     keys = [Key(name, colour(name), "square") for name in PHASE_COLOURS]
-    return [*keys, Key("failed attempt ✕", colour("bad"), "square")] if failures else keys
+    return [*keys, Key("failed attempt", colour("bad"), "square")] if failures else keys
 
 
 def model_keys(models: Iterable[str]) -> list[Key]:

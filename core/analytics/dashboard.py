@@ -1,8 +1,8 @@
 """A plan's dashboard as one HTML page that needs nothing else; the same events give the same bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import vl_convert
@@ -23,6 +23,9 @@ from core.analytics.charts import (
 from core.analytics.metrics import metric_label
 from core.analytics.telemetry import summarize
 from core.analytics.theme import DARK, LIGHT, css_variables, vega_config
+
+Place: TypeAlias = Callable[[Chart | None, str, str], str]
+"""Keeps a chart for the page and gives the HTML of its place, nothing for no chart."""
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
@@ -63,14 +66,14 @@ def render_html(dashboard: Dashboard) -> str:
     return _page(f"Plan {results.plan_id}", "\n".join(filter(None, body)), specs)
 
 
-def _timeline(dashboard: Dashboard, place: Any) -> str:
+def _timeline(dashboard: Dashboard, place: Place) -> str:
     if not dashboard.datasets:
         return ""
     chart = phase_timeline(dashboard.spans, dashboard.datasets, "container")
     return sections.legend(phase_keys(failures=True)) + place(chart, "", "Phases of each dataset over time")
 
 
-def _metrics(dashboard: Dashboard, place: Any) -> str:
+def _metrics(dashboard: Dashboard, place: Place) -> str:
     datasets = dashboard.results.datasets
     names = dashboard.evaluated
     if not names:
@@ -99,7 +102,7 @@ def _metrics(dashboard: Dashboard, place: Any) -> str:
     )
 
 
-def _losses(dashboard: Dashboard, place: Any) -> str:
+def _losses(dashboard: Dashboard, place: Place) -> str:
     parts = []
     for dataset in dashboard.datasets:
         figures = [
@@ -111,7 +114,7 @@ def _losses(dashboard: Dashboard, place: Any) -> str:
     return sections.legend(loss_keys()) + "".join(parts) if parts else ""
 
 
-def _resources(dashboard: Dashboard, place: Any) -> str:
+def _resources(dashboard: Dashboard, place: Place) -> str:
     figures = [
         place(_resource(dashboard, metric, "container"), name, f"{name} over time in {unit}")
         for metric, (name, unit) in RESOURCES.items()
@@ -139,7 +142,7 @@ def _spec(chart: Chart) -> dict[str, Any]:
 
 
 def _page(title: str, body: str, specs: Mapping[str, Any]) -> str:
-    library = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     config = vega_config()
     charts = {name: {**spec, "config": config} for name, spec in specs.items()}
     scripts = (

@@ -24,9 +24,10 @@ _COLUMNS = ("f1", "precision", "recall", "mcc", "auroc", "false_positive_rate", 
 
 def results_markdown(results: RetrainingResults) -> str:
     """A plan's outcome: phases, then a metrics table per dataset with the best values in bold."""
+    device = results.machine.get("device_name", "an unknown device")
     parts = [
         f"# Plan {_plain(results.plan_id)}: {results.status}",
-        f"Took {format_duration(results.duration_s)} on {_plain(results.machine.get('device_name', 'an unknown device'))}.",
+        f"Took {format_duration(results.duration_s)} on {_plain(device)}.",
     ]
     for name, dataset in results.datasets.items():
         parts += [f"## {_plain(name)}: {dataset.status}", _phases_table(dataset)]

@@ -1,7 +1,7 @@
 """A plan's dashboard as one picture, for places that show no pages."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import vl_convert
@@ -22,12 +22,14 @@ from core.analytics.charts import (
 from core.analytics.metrics import format_duration, fusion_verdict, metric_label
 from core.analytics.theme import LIGHT, colour, vega_config, with_colours
 
+Drawn: TypeAlias = Chart | alt.HConcatChart
+
 _WIDTH = 1160
 _GAP = 36
 
 
 def render_png(dashboard: Dashboard) -> bytes:
-    """Draw the picture, in the light theme, 1 200 pixels wide."""
+    """Draw the picture, in the light theme, about 1 200 pixels wide."""
     parts = [
         _header(dashboard),
         *_timeline(dashboard),
@@ -40,7 +42,7 @@ def render_png(dashboard: Dashboard) -> bytes:
     )
     config = vega_config() | {"concat": {"spacing": 18}}
     spec = {**picture.to_dict(), "config": config}
-    return bytes(vl_convert.vegalite_to_png(with_colours(spec, LIGHT), scale=1.25))
+    return bytes(vl_convert.vegalite_to_png(with_colours(spec, LIGHT), scale=1.0))
 
 
 def _header(dashboard: Dashboard) -> Chart:
@@ -70,28 +72,30 @@ def _header(dashboard: Dashboard) -> Chart:
     )
 
 
-def _timeline(dashboard: Dashboard) -> Iterable[alt.TopLevelMixin]:
+def _timeline(dashboard: Dashboard) -> Iterable[Drawn]:
     if dashboard.datasets:
         chart = phase_timeline(dashboard.spans, dashboard.datasets, _WIDTH)
         yield _legend("Phases", phase_keys(failures=True))
         yield chart
 
 
-def _metrics(dashboard: Dashboard) -> Iterable[alt.TopLevelMixin]:
+def _metrics(dashboard: Dashboard) -> Iterable[Drawn]:
     if dashboard.evaluated:
         yield _legend("Detection", model_keys(dashboard.models))
     for name in dashboard.evaluated:
         metrics = dashboard.dot_metrics(name)
         width = _columns(len(metrics))
         yield _row(
-            metric_dots(dashboard.results.datasets[name], metric, width).properties(
-                title=f"{name}: {metric_label(metric)}"
+            _titled(
+                metric_dots(dashboard.results.datasets[name], metric, width),
+                f"{metric_label(metric)} · {name}",
+                width,
             )
             for metric in metrics
         )
 
 
-def _losses(dashboard: Dashboard) -> Iterable[alt.TopLevelMixin]:
+def _losses(dashboard: Dashboard) -> Iterable[Drawn]:
     losses = {name: dashboard.losses(name) for name in dashboard.datasets}
     if any(losses.values()):
         yield _legend("Learning", loss_keys())
@@ -104,9 +108,9 @@ def _losses(dashboard: Dashboard) -> Iterable[alt.TopLevelMixin]:
             )
 
 
-def _resources(dashboard: Dashboard) -> Iterable[alt.TopLevelMixin]:
+def _resources(dashboard: Dashboard) -> Iterable[Drawn]:
     charts = [
-        chart.properties(title=f"{name} ({unit})")
+        _titled(chart, f"{name} ({unit})", _columns(3) - 20)
         for metric, (name, unit) in RESOURCES.items()
         if (
             chart := resource_curve(
@@ -124,10 +128,16 @@ def _columns(number: int) -> int:
     return (_WIDTH - _GAP * (number - 1)) // max(1, number)
 
 
-def _row(charts: Iterable[Chart]) -> alt.TopLevelMixin:
-    return alt.hconcat(*charts, spacing=_GAP - 20).resolve_scale(
+def _titled(chart: Chart, title: str, width: int) -> Chart:
+    # A long title must not make its column wider than the others.
+    return chart.properties(title=alt.TitleParams(title, limit=width))
+
+
+def _row(charts: Iterable[Chart]) -> alt.HConcatChart:
+    row: alt.HConcatChart = alt.hconcat(*charts, spacing=_GAP - 20).resolve_scale(
         x="independent", y="independent", color="independent", shape="independent"
     )
+    return row
 
 
 def _legend(title: str, keys: Sequence[Key]) -> Chart:
@@ -139,7 +149,7 @@ def _legend(title: str, keys: Sequence[Key]) -> Chart:
     data = alt.InlineData(values=rows)
     base = alt.Chart(data).encode(x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, _WIDTH])))
     plain = {"line": "stroke", "dashes": "stroke"}
-    symbols = base.mark_point(size=80, strokeWidth=1.8).encode(
+    symbols = base.mark_point(size=80, strokeWidth=1.8, opacity=1).encode(
         shape=alt.Shape(
             "name:N",
             legend=None,

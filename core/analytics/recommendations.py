@@ -106,7 +106,8 @@ def recommend(
 
 def config_yaml(fact: ConfigRecommended, plan_id: str) -> str:
     """Write a recommendation as a settings file for ``--config``, with its reasons as comments."""
-    lines = [f"Recommended for {fact.device_name} after plan {plan_id}.", ""]
+    # Wrapping also takes line breaks out of names and messages: none can leave its comment.
+    lines = [*textwrap.wrap(f"Recommended for {fact.device_name} after plan {plan_id}.", 98), ""]
     for reason in fact.reasons:
         lines += textwrap.wrap(f"- {reason}", 98, subsequent_indent="  ")
     comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
@@ -130,8 +131,9 @@ def _oom(evidence: _Evidence) -> Advice:
             cured = phase.status == "completed" and phase.micro_batch_size is not None
             fits.append(phase.micro_batch_size if cured and phase.micro_batch_size else min(failed) // 2 or 1)
             reasons.append(
-                f"{dataset} {name} ran out of {evidence.memory_name} in {_times(len(failed))} with micro-batches of "
-                f"{max(failed)} graphs{f' and went through with {fits[-1]}' if cured else ''}: micro_batch_size {fits[-1]}."
+                f"{dataset} {name} ran out of {evidence.memory_name} in {_times(len(failed))} with "
+                f"micro-batches of {max(failed)} graphs"
+                f"{f' and went through with {fits[-1]}' if cured else ''}: micro_batch_size {fits[-1]}."
             )
     return ({"training.micro_batch_size": min(fits)}, reasons) if fits else ({}, [])
 
@@ -153,7 +155,8 @@ def _memory(evidence: _Evidence) -> Advice:
             peak = f"The machine's RAM was used up to {ram_share:.0%}"
         lower = max(1, effective // 2)
         return {"training.micro_batch_size": lower}, [
-            f"{peak}, above {limit if share > limit else RAM_LIMIT:.0%}: micro_batch_size {lower} instead of {effective}."
+            f"{peak}, above {limit if share > limit else RAM_LIMIT:.0%}: "
+            f"micro_batch_size {lower} instead of {effective}."
         ]
     if micro < min(training.batch_size, evidence.batch_cap) and share * 2 <= limit:
         higher = min(micro * 2, training.batch_size)
@@ -244,16 +247,16 @@ def _sampling(evidence: _Evidence) -> Advice:
 
 
 def _profile(evidence: _Evidence) -> Advice:
-    gpu = evidence.machine["gpus"][0] if evidence.on_gpu else {"name": None, "vram_total_mib": 0.0}
-    profile = profile_for(gpu["name"], gpu["vram_total_mib"])
+    gpu = evidence.machine["gpus"][0] if evidence.on_gpu else None
+    profile = profile_for(gpu["name"], gpu["vram_total_mib"]) if gpu else profile_for(None, 0.0)
     return {
         "models.preset": profile.preset,
         "training.batch_size": profile.batch_size,
         "training.mixed_precision": profile.mixed_precision,
         "training.dqn.replay_capacity": profile.replay_capacity,
     }, [
-        f"No phase has finished training on {evidence.machine['device_name']} yet: these are the starting points "
-        f"of the profile {profile.device_name}, to be replaced by what the next plan measures."
+        f"No phase has finished training on {evidence.machine['device_name']} yet: these are the starting "
+        f"points of the profile {profile.device_name}, to be replaced by what the next plan measures."
     ]
 
 
