@@ -140,6 +140,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
         pass  # a directory in use or not writable is said before anything starts
     # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     if not arguments.verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     show_progress(logging.DEBUG if arguments.verbose else logging.INFO)
@@ -176,3 +177,4 @@ def show_progress(level: int) -> None:
     log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False
+    logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -15,6 +15,7 @@ from prefect import flow
 from core.planning.coordinator import RetrainingCoordinator
 from core.planning.lock import hold
 from core.planning.plan_state import PlanState
+from core.planning.progress import logged_to
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
 from settings.app import load_settings
@@ -58,9 +59,10 @@ def retrain(
             coordinator.begin(plan)
             plan_id = plan.plan_id
         root = coordinator.layout.root
-        for dataset in coordinator.state(plan_id).unfinished_datasets:
-            dataset_chain(root, plan_id, dataset, return_state=True)
-        state = coordinator.finish(plan_id)
+        with logged_to(coordinator.layout.coordinator_logs / f"{plan_id}.log"):
+            for dataset in coordinator.state(plan_id).unfinished_datasets:
+                dataset_chain(root, plan_id, dataset, return_state=True)
+            state = coordinator.finish(plan_id)
         analyzed = analyze(root, plan_id, coordinator.settings.tracking, return_state=True)
     if state.status != "completed":
         raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")

@@ -91,10 +91,10 @@ def _local_server(log_path: Path) -> Iterator[str]:
     finally:
         server.terminate()
         try:
-            server.wait(_STOP_TIMEOUT_S)
+            server.communicate(timeout=_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             server.kill()
-            server.wait()
+            server.communicate()
 
 
 def _send_what_is_queued() -> None:

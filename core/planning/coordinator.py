@@ -13,6 +13,7 @@ from core.planning.chain import Chain, Listener
 from core.planning.lock import hold
 from core.planning.plan import Plan, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
+from core.planning.progress import logged_to
 from core.planning.registry_view import registry_view
 from core.resources.probes import probe_machine
 from core.resources.process import retryable
@@ -125,7 +126,7 @@ class RetrainingCoordinator:
         Returns:
             The plan's final state.
         """
-        with hold(self.layout.root):
+        with hold(self.layout.root), logged_to(self.layout.coordinator_logs / f"{plan.plan_id}.log"):
             self.begin(plan)
             for dataset in self.state(plan.plan_id).unfinished_datasets:
                 with Chain(self.settings.output_dir, plan.plan_id, dataset, listener) as chain:

@@ -1,6 +1,9 @@
 """Facts as lines for people who watch a plan go."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from core.events.catalogue import (
     CaptureRefused,
@@ -19,6 +22,21 @@ from core.events.catalogue import (
 )
 
 LOG = logging.getLogger("core.progress")
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Write everything that ``core`` logs to a file as well, one per plan."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("core")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def log_progress(fact: Fact) -> None:

@@ -1,60 +1,18 @@
 """The main job through a real Prefect server, real training processes and real files."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
-import yaml
 
 from core.analytics.results import fold_results
 from core.events.log import EventLog
 from core.events.telemetry import read_telemetry
 from core.planning.plan_state import PLAN_STATE
 from settings.layout import Layout
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY: dict[str, Any] = {
-    "data": {"demo": {"duration_s": 8.0}},
-    "graph": {"window": 50, "block_windows": 20},
-    "training": {"epochs": 1, "min_steps_per_epoch": 4, "dqn": {"episodes": 1}},
-    "resources": {"sample_interval_s": 0.2, "flush_interval_s": 1.0},
-}
-
-
-def environment(**extra: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CAN_RETRAIN__"))}
-    return {**kept, **extra}
-
-
-def start(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        env=environment(**extra),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.CompletedProcess[str]":
-    process = start(*arguments, cwd=cwd, **extra)
-    out, err = process.communicate(timeout=280)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def config(folder: Path, **groups: Any) -> Path:
-    path = folder / "settings.yaml"
-    path.write_text(yaml.safe_dump({**TINY, **groups}))
-    return path
+from tests.commands import TINY, config, post, prefect_server, processes_that_name, run, start, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -145,40 +103,6 @@ def test_prefect_keeps_the_flow_runs_task_runs_and_artifacts(finished: Path) -> 
         assert any(key and key.startswith("recommendation") for key in keys)
 
 
-class prefect_server:  # noqa: N801 - used as a function
-    """A Prefect server on the plan's own database."""
-
-    def __init__(self, output_dir: Path) -> None:
-        self._home = Layout(output_dir).prefect_home
-
-    def __enter__(self) -> str:
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", "4297"],
-            cwd=ROOT,
-            env=environment(PREFECT_HOME=str(self._home)),
-            stdin=subprocess.PIPE,
-        )
-        url = "http://127.0.0.1:4297/api"
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/health").close()
-                return url
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError(url)
-
-    def __exit__(self, *_: object) -> None:
-        assert self._server.stdin
-        self._server.stdin.close()  # the server ends with its parent's end of the pipe
-        assert self._server.wait(30) in (0, -signal.SIGTERM)
-
-
-def post(url: str) -> Any:
-    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
-
-
 @pytest.mark.slow
 def test_a_second_run_has_nothing_to_do_and_says_why(finished: Path, tmp_path: Path) -> None:
     shown = run(
@@ -257,28 +181,3 @@ def phase_statuses(layout: Layout) -> dict[str, str]:
     log = EventLog(layout.events)
     states = [PLAN_STATE.fold(log.read(stream)) for stream in log.streams()]
     return {phase: s.status for state in states for (_, phase), s in state.phases.items()}
-
-
-def wait_for(
-    condition: Any, process: "subprocess.Popen[str] | None" = None, timeout_s: float = 120.0
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.2)
-
-
-def processes_that_name(text: str) -> list[str]:
-    """Command lines and environments of other living processes that mention a text."""
-    found = []
-    for proc in Path("/proc").glob("[0-9]*"):
-        if int(proc.name) == os.getpid():
-            continue
-        try:
-            seen = (proc / "cmdline").read_bytes() + b"\0" + (proc / "environ").read_bytes()
-        except OSError:
-            continue
-        if text.encode() in seen:
-            found.append(seen.split(b"\0")[0].decode())
-    return found

@@ -1,0 +1,122 @@
+"""Commands run as a user runs them: processes, exit codes, servers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from settings.layout import Layout
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY: dict[str, Any] = {
+    "data": {"demo": {"duration_s": 8.0}},
+    "graph": {"window": 50, "block_windows": 20},
+    "training": {"epochs": 1, "min_steps_per_epoch": 4, "dqn": {"episodes": 1}},
+    "resources": {"sample_interval_s": 0.2, "flush_interval_s": 1.0},
+}
+"""Settings for a chain of a few seconds."""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what a developer may have configured."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CAN_RETRAIN__"))}
+    return {**kept, **extra}
+
+
+def start(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.Popen[str]":
+    """``python -m ARGUMENTS`` in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.CompletedProcess[str]":
+    """``python -m ARGUMENTS`` to its end."""
+    process = start(*arguments, cwd=cwd, **extra)
+    out, err = process.communicate(timeout=280)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def config(folder: Path, **groups: Any) -> Path:
+    """A settings file of ``TINY`` with some groups replaced."""
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **groups}))
+    return path
+
+
+@contextmanager
+def prefect_server(output_dir: Path) -> Iterator[str]:
+    """A Prefect server on an output directory's own database; yields its API's URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "flows.server", str(port)],
+        cwd=ROOT,
+        env=environment(PREFECT_HOME=str(Layout(output_dir).prefect_home)),
+        stdin=subprocess.PIPE,
+    )
+    assert server.stdin
+    try:
+        wait_for(lambda: _answers(url), timeout_s=90)
+        yield url
+    finally:
+        server.stdin.close()  # it ends when the process that started it does
+        assert server.wait(30) in (0, -signal.SIGTERM)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health").close()
+    except OSError:
+        return False
+    return True
+
+
+def post(url: str) -> Any:
+    """The answer to an empty filter."""
+    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
+
+
+def wait_for(
+    condition: Callable[[], Any], process: "subprocess.Popen[str] | None" = None, timeout_s: float = 120.0
+) -> None:
+    """Wait until something holds, or until the process that should make it so has ended."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.2)
+
+
+def processes_that_name(text: str) -> list[str]:
+    """Living processes, other than this one, whose command line or environment mentions a text."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        if int(proc.name) == os.getpid():
+            continue
+        try:
+            seen = (proc / "cmdline").read_bytes() + b"\0" + (proc / "environ").read_bytes()
+        except OSError:
+            continue
+        if text.encode() in seen:
+            found.append(seen.split(b"\0")[0].decode())
+    return found
