@@ -61,7 +61,7 @@ def _print_status(output_dir: Path, plan_id: str | None) -> int:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("plan", "dataset", "phase", "status"))
     return table
 
 
