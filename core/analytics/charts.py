@@ -196,12 +196,12 @@ def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
         for model, folder, metrics in cells
         if metrics.get(metric) is not None
     ]
+    shown = {row["folder"] for row in rows}
     undefined = [
-        {"folder": folder, "text": format_metric({metric: None}, metric)}
-        for folder in folders
-        if not any(row["folder"] == folder for row in rows)
+        {"folder": folder, "text": text}
+        for folder, text in {f: format_metric(metrics, metric) for _, f, metrics in cells}.items()
+        if folder not in shown
     ]
-    blank = {row["folder"] for row in undefined}
     low = min([0.0, *(row["value"] for row in rows)])
     high = max([row["value"] for row in rows], default=1.0)
     x = alt.X(
@@ -236,7 +236,7 @@ def metric_dots(dataset: DatasetResult, metric: str, width: Width) -> Chart:
         .encode(x=alt.XDatum(low), y=y, text="text:N")
     )
     lines = (
-        alt.Chart(_data([{"folder": folder} for folder in folders if folder not in blank]))
+        alt.Chart(_data([{"folder": folder} for folder in folders if folder in shown]))
         .mark_rule(color=colour("line"))
         .encode(x=alt.value(0), x2=alt.value("width"), y=y)
     )

@@ -1,5 +1,6 @@
 """A plan's dashboard as one HTML page that needs nothing else; the same events give the same bytes."""
 
+import functools
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, TypeAlias
@@ -142,12 +143,11 @@ def _spec(chart: Chart) -> dict[str, Any]:
 
 
 def _page(title: str, body: str, specs: Mapping[str, Any]) -> str:
-    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     config = vega_config()
     charts = {name: {**spec, "config": config} for name, spec in specs.items()}
     scripts = (
         f'<script type="application/json" id="charts">{html.script_json(charts)}</script>\n'
-        f"<script>{library}</script>\n<script>{_asset('dashboard.js')}</script>"
+        f"<script>{_library()}</script>\n<script>{_asset('dashboard.js')}</script>"
         if specs
         else "<script>document.documentElement.dataset.ready = 'true';</script>"
     )
@@ -171,6 +171,12 @@ def _page(title: str, body: str, specs: Mapping[str, Any]) -> str:
 </body>
 </html>
 """
+
+
+@functools.cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed in one script."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _asset(name: str) -> str:

@@ -15,7 +15,6 @@ MODELS = (
     "id_frequency",
 )
 BASELINES = frozenset({"mlp_fusion", "id_frequency"})
-UNDEFINED = "undefined"
 
 _LABELS = {
     "f1": "F1",
@@ -132,12 +131,12 @@ def metric_label(name: str) -> str:
 
 
 def format_metric(metrics: Metrics, name: str) -> str:
-    """One metric as text: ``undefined`` for null, a dash for one that was not measured."""
+    """One metric as text: ``undefined`` or ``unlabelled`` for null, a dash where it was not measured."""
     if name not in metrics:
         return "–"
     value = metrics[name]
     if value is None:
-        return UNDEFINED
+        return "unlabelled" if metrics.get("labelled") == 0 else "undefined"
     return format_number(value)
 
 

@@ -12,7 +12,13 @@ from core.analytics.markdown import (
     recommendation_markdown,
     results_markdown,
 )
-from core.analytics.metrics import format_duration, format_memory, format_number, fusion_verdict
+from core.analytics.metrics import (
+    format_duration,
+    format_memory,
+    format_metric,
+    format_number,
+    fusion_verdict,
+)
 from core.analytics.projections import rebuild
 from core.analytics.results import DatasetResult, RetrainingResults, fold_results
 from core.events.catalogue import ConfigRecommended
@@ -112,8 +118,10 @@ def test_fusion_has_to_be_ahead_of_students_and_baselines_but_not_of_teachers() 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (12_345, "12\u202f345"), (0.98765, "0.988"), (0.0071, "0.0071"), (5.6, "5.60"), (31.26, "31.3"),
-     (250.4, "250"), (1e-6, "1.0e-06"), (0.0, "0.000"), (123456.7, "123\u202f457"), (-0.25, "-0.250")],
+    [
+        (0, "0"), (12_345, "12\u202f345"), (0.98765, "0.988"), (0.0071, "0.0071"), (5.6, "5.60"), (0.0, "0.000"),
+        (31.26, "31.3"), (250.4, "250"), (1e-6, "1.0e-06"), (123456.7, "123\u202f457"), (-0.25, "-0.250"),
+    ],
 )  # fmt: skip
 def test_numbers_have_as_many_digits_as_a_reader_can_use(value: float, text: str) -> None:
     assert format_number(value) == text
@@ -130,3 +138,9 @@ def test_durations_read_well(seconds: float | None, text: str) -> None:
 
 def test_memory_reads_well() -> None:
     assert [format_memory(mib) for mib in (None, 640.0, 12_902.4)] == ["–", "640 MiB", "12.6 GiB"]
+
+
+def test_a_metric_that_is_null_says_why() -> None:
+    assert format_metric({"f1": None, "labelled": 1}, "f1") == "undefined"
+    assert format_metric({"f1": None, "labelled": 0}, "f1") == "unlabelled"
+    assert format_metric({}, "f1") == "–"
