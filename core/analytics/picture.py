@@ -103,7 +103,7 @@ def _losses(dashboard: Dashboard) -> Iterable[Drawn]:
         width = _columns(max(5, len(models)))
         if models:
             yield _row(
-                loss_curve(points, width - 20).properties(title=f"{name}: {model}")
+                _titled(loss_curve(points, width - 20), f"{model} · {name}", width - 20)
                 for model, points in models
             )
 
