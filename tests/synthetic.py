@@ -52,7 +52,7 @@ def make_store(
         ids.append(chosen * 37 + 0x100)
         pairs.append(pair)
         attrs.append(rng.normal(size=(len(pair), NUM_EDGE_FEATURES)) + 0.2 * strength * y[graph])
-    start = WINDOW_S * np.arange(num_graphs)
+    start = WINDOW_S * np.arange(num_graphs, dtype=np.float64)
     third = num_graphs // 3
     capture = np.minimum(np.arange(num_graphs) // max(third, 1), 2)
     if split is None:
@@ -69,7 +69,7 @@ def make_store(
         y=y,
         capture=capture.astype(np.int32),
         t_start=start,
-        t_end=start + 0.9 * WINDOW_S,
+        t_end=start + np.float64(0.9 * WINDOW_S),
         t_attack=np.where(y == 1, start + 0.02, np.nan),
         split=split,
     )

@@ -2,7 +2,7 @@
 
 import itertools
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,28 @@ class GatOutput(NamedTuple):
     embedding: Tensor
 
 
+class _Largest(torch.autograd.Function):
+    """Elementwise maximum; every input that attains it gets the gradient, in one pass over each."""
+
+    @staticmethod
+    def forward(ctx: Any, *values: Tensor) -> Tensor:
+        largest = reduce(torch.maximum, values)
+        ctx.save_for_backward(largest, *values)
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        largest, *values = ctx.saved_tensors
+        return tuple(grad * (value == largest) for value in values)
+
+
 class MaxJump(nn.Module):
     """The largest output of all layers, per feature."""
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         """Join layer outputs, each ``[N, D]`` -> ``[N, D]``."""
-        return reduce(torch.maximum, outputs)
+        joined: Tensor = _Largest.apply(*outputs)
+        return joined
 
 
 class CatJump(nn.Module):

@@ -37,10 +37,11 @@ def test_seen_and_unseen_ids_of_both_widths_get_an_embedding() -> None:
 def test_probes_tell_apart_ids_that_collide_in_one_hash() -> None:
     ids = torch.arange(2048)
     first, second = (hash_ids(ids, probe, 512) for probe in (0, 1))
-    both = len(torch.unique(first * 512 + second))
-    assert len(torch.unique(first)) < 600 < both
+    both = len(np.unique(first * 512 + second))
+    assert len(np.unique(first)) < 600 < both
     # An 11-bit id and a 29-bit id of equal value are different nodes.
-    assert hash_ids(torch.tensor([5, 5 | 0x80000000]), 0, 2048).unique().numel() == 2
+    short, extended = hash_ids(torch.tensor([5, 5 | 0x80000000]), 0, 2048).tolist()
+    assert short != extended
 
 
 @pytest.mark.parametrize("jump", ["max", "lstm", "cat"])

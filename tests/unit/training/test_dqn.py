@@ -87,7 +87,7 @@ def test_id_frequency_alarms_on_unseen_ids_and_unusual_counts_only() -> None:
     benign = np.flatnonzero(store.y == 0)
     model = IdFrequency.fit(store, benign)
     assert np.array_equal(
-        model.ids, np.unique(store.node_id[np.concatenate([_rows(store, g) for g in benign])])
+        model.ids, np.unique(store.node_id[np.concatenate([_rows(store, int(g)) for g in benign])])
     )
     usual = model.score(store, benign)
     unseen = model.score(store, np.array([1]))  # an odd attack window carries an id of its own

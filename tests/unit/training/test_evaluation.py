@@ -102,7 +102,7 @@ def test_an_episode_ends_with_its_capture() -> None:
 
 def test_threshold_has_the_highest_mcc_on_validation() -> None:
     y = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], np.uint8)
-    score = np.array([0.01, 0.02, 0.03, 0.04, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    score = np.array([0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     threshold = calibrate(score, y)
     assert threshold.value == pytest.approx(0.25)
     assert threshold.val_mcc == pytest.approx(1.0)
