@@ -45,7 +45,7 @@ class MaxJump(nn.Module):
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         """Join layer outputs, each ``[N, D]`` -> ``[N, D]``."""
-        joined: Tensor = _Largest.apply(*outputs)
+        joined: Tensor = _Largest.apply(*outputs)  # type: ignore[no-untyped-call]
         return joined
 
 

@@ -166,7 +166,8 @@ class _Attention(torch.autograd.Function):
 
         # Products with the block-diagonal [D, H] matrix of `att` are faster than broadcasting over heads.
         d_att = (d_logits.t() @ hidden).view(heads, heads, width).diagonal().t()
-        d_hidden = d_logits @ torch.block_diag(*att.unsqueeze(1))
+        blocks: Tensor = torch.block_diag(*att.unsqueeze(1))  # type: ignore[no-untyped-call]
+        d_hidden = d_logits @ blocks
         torch.ops.aten.leaky_relu_backward.grad_input(
             d_hidden, hidden, _NEGATIVE_SLOPE, True, grad_input=d_hidden
         )

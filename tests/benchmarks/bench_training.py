@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_training [--rounds 5] [--graphs 1024] [--epochs 3]
 
-Both sides have the widths of the `published` preset, the same windows, number of samples per epoch, batch,
-learning rate, optimizer, dropout and threads, scaled inputs and flushed denormals; a round times one epoch of each
-side in turn. Then both train for the same number of epochs and are compared by MCC on windows unseen in
+Both sides have the widths of the `published` preset, the same windows, samples per epoch, batch, learning
+rate, optimizer, dropout and threads, scaled inputs and flushed denormals; a round times one epoch of each side
+in turn. Then both train for the same number of epochs and are compared by MCC on windows unseen in
 training. Writes ``tests/benchmarks/results/training.json``.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import matthews_corrcoef
 from torch_geometric.loader import DataLoader
 
@@ -41,10 +42,12 @@ from tests.benchmarks.pyg_peer import PeerGat, peer_dataset, peer_epochs, peer_p
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 PUBLISHED = ModelSettings.model_validate({"preset": "published"})
-BATCH, OUR_BATCH, LR, DROPOUT = 128, 128, 1e-3, 0.1
+LR, DROPOUT = 1e-3, 0.1
 
 
-def our_epochs(objective: Objective, data: GraphData, graphs: Any, precision: Precision) -> Iterator[None]:
+def our_epochs(
+    objective: Objective, data: GraphData, graphs: NDArray[np.int64], precision: Precision, batch: int
+) -> Iterator[None]:
     """Endless epochs of our training, without validation, as the peer's."""
     module = objective.module.to(precision.device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, fused=True)
@@ -52,8 +55,8 @@ def our_epochs(objective: Objective, data: GraphData, graphs: Any, precision: Pr
     epoch = 0
     while True:
         module.train()
-        batches = plan_epoch(graphs, seed=0, epoch=epoch, batch_size=OUR_BATCH, min_steps=1)
-        losses = [stepper.step(batch, step_seed(0, epoch, i)) for i, batch in enumerate(batches)]
+        batches = plan_epoch(graphs, seed=0, epoch=epoch, batch_size=batch, min_steps=1)
+        losses = [stepper.step(chosen, step_seed(0, epoch, i)) for i, chosen in enumerate(batches)]
         float(torch.stack(losses).sum())
         epoch += 1
         yield
@@ -62,15 +65,17 @@ def our_epochs(objective: Objective, data: GraphData, graphs: Any, precision: Pr
 class Contest:
     """Ours and the peer's models on the same windows."""
 
-    def __init__(self, store: GraphStore, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.store, self.device = store, device
+    def __init__(
+        self, store: GraphStore, batch: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.store, self.batch, self.device = store, batch, device
         self.train, self.val = (np.flatnonzero(store.split == part) for part in (TRAIN, VAL))
         scaler = Scaler.fit(store, 10.0)
         self.precision = Precision(torch.device(device), dtype)
         self.data = GraphData(store, scaler, self.precision.device)
         self.y = torch.from_numpy(store.y.astype(np.int64)).to(device)
         self.loader, self.val_loader = (
-            DataLoader(peer_dataset(store, scaler, graphs), BATCH, shuffle=shuffle)
+            DataLoader(peer_dataset(store, scaler, graphs), batch, shuffle=shuffle)
             for graphs, shuffle in ((self.train, True), (self.val, False))
         )
 
@@ -100,7 +105,7 @@ class Contest:
         if kind != "distillation":
             objective: Objective = GatObjective(ours, self.y, DROPOUT)
             return (
-                our_epochs(objective, self.data, self.train, self.precision),
+                our_epochs(objective, self.data, self.train, self.precision, self.batch),
                 ours,
                 peer_epochs(peer, self.loader, LR, self.device),
                 peer,
@@ -117,7 +122,7 @@ class Contest:
 
         distil = GatDistillationObjective(ours, self.y, DROPOUT, logits, DistillationSettings())
         return (
-            our_epochs(distil, self.data, self.train, self.precision),
+            our_epochs(distil, self.data, self.train, self.precision, self.batch),
             ours,
             peer_epochs(peer, self.loader, LR, self.device, peer_teacher),
             peer,
@@ -171,17 +176,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--graphs", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    contest = Contest(generate(args.graphs))
+    contest = Contest(generate(args.graphs), args.batch)
     result: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count()},
         "threads": args.threads,
         "torch": torch.__version__,
         "num_graphs": len(contest.train),
-        "batch": BATCH,
+        "batch": args.batch,
         "epochs_for_mcc": args.epochs,
     }
     for kind in ("teacher", "student", "distillation"):

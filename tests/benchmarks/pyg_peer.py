@@ -1,7 +1,7 @@
 """The peer of the training benchmarks: the same widths out of PyG's own layers, loader and collation.
 
-GATv2Conv layers (self-loops added in every layer, edges as they come), JumpingKnowledge("lstm"), mean readout and
-the same head, trained by the usual loop over a DataLoader of Data objects. Inputs are scaled.
+GATv2Conv layers (self-loops added in every layer, edges as they come), JumpingKnowledge("lstm"), mean readout
+and the same head, trained by the usual loop over a DataLoader of Data objects. Inputs are scaled.
 """
 
 import warnings
