@@ -36,6 +36,11 @@ RESOURCES = {
 """Measured quantities that are drawn: what people call them, and the unit."""
 _TOTALS = {"vram_used_mib": "vram_total_mib", "ram_used_mib": "ram_total_mib"}
 _SHAPES = {"teacher": "triangle-up", "student": "circle", "fusion": "diamond", "mlp": "square", "id": "cross"}
+_TIME_LABEL = (
+    "utcFormat(datum.value, {milliseconds: '%H:%M:%S.%L', seconds: '%H:%M:%S', minutes: '%H:%M', "
+    "hours: '%H:%M', day: '%d %b', date: '%d %b', week: '%d %b', month: '%b', quarter: '%b', year: '%Y'})"
+)
+"""Vega's own choice is a 12-hour clock."""
 _ROW_PX = 34
 _SERIES = ("accent", "gat", "student", "fusion")
 
@@ -263,6 +268,7 @@ def resource_curve(
     rows = [
         {
             "at": _milliseconds(row["occurred_at"]),
+            "time": f"{row['occurred_at']:%H:%M:%S}",  # Vega's tooltips know local time only
             "gpu": f"GPU {row['gpu_index']}" if row["gpu_index"] is not None else "machine",
             "mean": round(row["mean"] / scale, 3),
             "min": round(row["min"] / scale, 3),
@@ -287,7 +293,13 @@ def resource_curve(
     band = base.mark_area(opacity=0.22).encode(y=alt.Y("min:Q", title=RESOURCES[metric][1]), y2="max:Q")
     line = base.mark_line(strokeWidth=1.6).encode(
         y=y,
-        tooltip=["gpu:N", alt.Tooltip("at:T", format="%H:%M:%S"), "min:Q", "mean:Q", "max:Q"],
+        tooltip=[
+            "gpu:N",
+            alt.Tooltip("time:N", title="time (UTC)"),
+            "min:Q",
+            "mean:Q",
+            "max:Q",
+        ],
     )
     return alt.layer(_lanes(spans, datasets, top, colours), band, line).properties(width=width, height=120)
 
@@ -338,7 +350,7 @@ def _model_scale(models: Sequence[str], value: Any, channel: Any) -> Any:
 
 
 def _time_axis() -> alt.Axis:
-    return alt.Axis(grid=False, tickCount=6, labelOverlap="greedy", labelSeparation=8)
+    return alt.Axis(grid=False, tickCount=6, labelOverlap="greedy", labelSeparation=8, labelExpr=_TIME_LABEL)
 
 
 def _data(rows: Sequence[dict[str, Any]]) -> alt.InlineData:

@@ -146,7 +146,7 @@ def format_number(value: float) -> str:
         return f"{value:,.0f}".replace(",", "\u202f")
     if value != 0 and abs(value) < 0.0005:
         return f"{value:.1e}"
-    digits = 3 - sum(abs(value) >= step for step in (1, 10, 100))
+    digits = 3 - sum(abs(value) > step for step in (1, 10, 100))
     return f"{value:.{digits if abs(value) >= 0.01 or value == 0 else 4}f}"
 
 

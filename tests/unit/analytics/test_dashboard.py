@@ -164,6 +164,13 @@ def test_charts_hold_few_rows(samples: pl.DataFrame) -> None:
             assert len(layer.get("data", {}).get("values", [])) < 5_000
 
 
+def test_times_are_utc_on_a_24_hour_clock(samples: pl.DataFrame) -> None:
+    timeline = specs(render(sample_events(), samples))["chart-0"]["layer"][0]["encoding"]["x"]
+    assert timeline["scale"] == {"type": "utc"}
+    assert "utcFormat(" in timeline["axis"]["labelExpr"]
+    assert "%I" not in timeline["axis"]["labelExpr"]
+
+
 def test_page_and_picture_are_the_same_every_time(samples: pl.DataFrame) -> None:
     board = fold_dashboard(PLAN_ID, sample_events(), samples)
     again = fold_dashboard(PLAN_ID, sample_events(), samples)

@@ -121,7 +121,7 @@ def test_fusion_has_to_be_ahead_of_students_and_baselines_but_not_of_teachers() 
     [
         (0, "0"), (12_345, "12\u202f345"), (0.98765, "0.988"), (0.0071, "0.0071"), (5.6, "5.60"),
         (0.0, "0.000"), (31.26, "31.3"), (250.4, "250"), (1e-6, "1.0e-06"), (123456.7, "123\u202f457"),
-        (-0.25, "-0.250"),
+        (-0.25, "-0.250"), (1.0, "1.000"),
     ],
 )  # fmt: skip
 def test_numbers_have_as_many_digits_as_a_reader_can_use(value: float, text: str) -> None:
