@@ -53,7 +53,7 @@ class DemoSettings(Group):
     """The built-in dataset: a seeded simulator of a vehicle's traffic with injected attacks."""
 
     seed: int = Field(default=7, ge=0, description="Seed of vehicle and attacks.")
-    duration_s: float = Field(default=40.0, gt=1.0, description="Length of each simulated capture, seconds.")
+    duration_s: float = Field(default=30.0, gt=1.0, description="Length of each simulated capture, seconds.")
     cache_dir: Path = Field(
         default=Path("outputs/simulated"), description="Folder where simulated captures are kept for reuse."
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.training.batch_plan import plan_epoch
+from core.training.precision import one_thread
 from settings.training import TrainingSettings
 
 
@@ -66,8 +67,9 @@ def run_passes(
             batch_size=dqn.batch_size,
             min_steps=training.min_steps_per_epoch,
         )
-        losses = torch.stack([learn(batch) for batch in batches])
-        val_loss, val_score = validate()
+        with one_thread():
+            losses = torch.stack([learn(batch) for batch in batches])
+            val_loss, val_score = validate()
         duration_s = time.perf_counter() - began
         on_pass(Pass(epoch, float(losses.mean()), val_loss, val_score, len(batches), num_windows, duration_s))
         if val_loss < best_loss:

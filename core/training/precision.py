@@ -1,6 +1,7 @@
 """Device and number format of training."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,17 @@ def choose_precision(training: TrainingSettings) -> Precision:
     if training.mixed_precision:
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return Precision(torch.device("cuda"), dtype)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For networks so small that threads would wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare_process(training: TrainingSettings) -> None:
