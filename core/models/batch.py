@@ -6,6 +6,10 @@ from torch import Tensor
 
 from core.models.gatv2 import Edges
 
+NUM_NODE_FEATURES = 35
+NUM_EDGE_FEATURES = 11
+"""Widths that the models are built for; those of the graph store (a test holds them together)."""
+
 
 @dataclass(frozen=True)
 class GraphBatch:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.can.graph_store import NUM_EDGE_FEATURES, NUM_NODE_FEATURES
-from core.models.batch import GraphBatch
+from core.models.batch import NUM_EDGE_FEATURES, NUM_NODE_FEATURES, GraphBatch
 from core.models.gatv2 import GATv2Layer
 from core.models.id_embedding import IdEmbedding
 from core.models.segments import segment_mean

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from core.can import graph_store
+from core.models import batch
 from core.models.fusion import NUM_STATE, FusionNetwork
 from core.models.gat import Gat
 from core.models.id_embedding import IdEmbedding, hash_ids
@@ -12,6 +14,13 @@ from tests.training_helpers import first_batch, graph_data
 
 SIZES = ModelSettings.model_validate({"preset": "small"}).teacher
 PUBLISHED = ModelSettings.model_validate({"preset": "published"})
+
+
+def test_models_take_the_features_of_the_graph_store() -> None:
+    assert (batch.NUM_NODE_FEATURES, batch.NUM_EDGE_FEATURES) == (
+        graph_store.NUM_NODE_FEATURES,
+        graph_store.NUM_EDGE_FEATURES,
+    )
 
 
 def _count(module: torch.nn.Module) -> int:
@@ -55,9 +64,9 @@ def test_gat_gives_two_logits_and_an_embedding_per_graph(jump: str) -> None:
 
 def test_vgae_gives_three_errors_per_graph_and_a_latent_per_node() -> None:
     model = Vgae(SIZES.vgae, SIZES.ids, 0.0).eval()
-    batch = first_batch(make_store(20), 9)
-    output = model(batch)
-    assert output.mean.shape == (len(batch.x), SIZES.vgae.latent)
+    graphs = first_batch(make_store(20), 9)
+    output = model(graphs)
+    assert output.mean.shape == (len(graphs.x), SIZES.vgae.latent)
     for values in (*output.errors, output.divergence):
         assert values.shape == (9,)
         assert (values >= 0).all()
@@ -76,8 +85,8 @@ def test_scores_of_a_graph_do_not_depend_on_its_batch() -> None:
 
 def test_neighbour_error_is_low_for_a_latent_that_reproduces_the_edges() -> None:
     model = Vgae(SIZES.vgae, SIZES.ids, 0.0).eval()
-    batch = first_batch(make_store(20), 4)
-    errors = model(batch).errors.neighbour
+    graphs = first_batch(make_store(20), 4)
+    errors = model(graphs).errors.neighbour
     assert (errors < 50).all()
     assert torch.isfinite(errors).all()
 
