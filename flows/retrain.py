@@ -12,12 +12,15 @@ from typing import Any
 
 from prefect import flow
 
+from core.analytics.results import RetrainingResults, fold_results
+from core.events.catalogue import to_event
 from core.planning.coordinator import RetrainingCoordinator
 from core.planning.lock import hold
 from core.planning.plan_state import PlanState
 from core.planning.progress import logged_to
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
+from flows.server import prefect_api
 from settings.app import load_settings
 from settings.errors import RetrainError
 
@@ -71,6 +74,36 @@ def retrain(
             f"plan {plan_id} is done, but not shown: {analyzed.message}; python -m flows.analyze tries again"
         )
     return plan_id
+
+
+def run_complete_retraining(
+    force_retrain: bool = False, priority_datasets: list[str] | None = None, dry_run: bool = False
+) -> RetrainingResults:
+    """Retrain with the default settings (and environment), as the command without flags does.
+
+    Args:
+        force_retrain: Retrain everything.
+        priority_datasets: These first.
+        dry_run: Only plan; the results then hold what would run, and nothing is written.
+
+    Returns:
+        The plan's results; a phase that failed is in them, not raised.
+
+    Raises:
+        SettingsError: Bad settings, or no dataset to be found.
+        RetrainError: No plan could be begun.
+    """
+    coordinator = RetrainingCoordinator(load_settings())
+    if dry_run:
+        plan = coordinator.create_retraining_plan(force_retrain, (), priority_datasets or ())
+        return fold_results([to_event(plan.plan_id, plan.created())])
+    before = set(coordinator.log.streams())
+    with prefect_api(coordinator.layout.root):
+        state = retrain(force_retrain=force_retrain, priority_datasets=priority_datasets, return_state=True)
+    begun = set(coordinator.log.streams()) - before
+    if not begun:
+        state.result()
+    return fold_results(coordinator.log.read(max(begun)))
 
 
 def overrides(data_dir: Path | None, output_dir: Path | None) -> dict[str, Any]:
