@@ -7,16 +7,17 @@ from numpy.typing import NDArray
 
 from core.can.graph_store import (
     LAYOUT,
+    MANIFEST,
     NUM_EDGE_FEATURES,
     NUM_NODE_FEATURES,
     STORE_VERSION,
     CaptureEntry,
     GraphStore,
     Manifest,
+    array_path,
 )
 from core.can.scaling import Scaler
 from core.can.splits import TEST, TRAIN, VAL
-from core.can.store_writer import write_array, write_manifest
 from settings.graph import GraphSettings
 
 WINDOW_S = 0.1
@@ -78,11 +79,10 @@ def make_store(
 def write_store(
     folder: Path, store: GraphStore, folders: tuple[str, str, str] = ("a", "b", "test_01")
 ) -> Path:
-    """Write a store as the graph builder would."""
+    """Write a store in the layout of the graph builder."""
     folder.mkdir(parents=True)
     for name in LAYOUT:
-        values = getattr(store, name)
-        write_array(folder, name, values.T if name == "edge_index" else values)
+        np.save(array_path(folder, name), getattr(store, name))
     counts = np.bincount(store.capture, minlength=3)
     captures = [
         CaptureEntry(
@@ -96,26 +96,24 @@ def write_store(
         )
         for i, name in enumerate(folders)
     ]
-    write_manifest(
-        folder,
-        Manifest(
-            store_version=STORE_VERSION,
-            feature_version=1,
-            dataset="synthetic",
-            digest="d",
-            data_digest="d",
-            split_digest="d",
-            graph=GraphSettings(),
-            captures=captures,
-            num_frames=100 * store.num_graphs,
-            num_graphs=store.num_graphs,
-            num_nodes=len(store.x),
-            num_edges=len(store.edge_attr),
-            num_attack_graphs=int(store.y.sum()),
-            splits={},
-            scaler=Scaler.fit(store, 10.0).to_dict(),
-        ),
+    manifest = Manifest(
+        store_version=STORE_VERSION,
+        feature_version=1,
+        dataset="synthetic",
+        digest="d",
+        data_digest="d",
+        split_digest="d",
+        graph=GraphSettings(),
+        captures=captures,
+        num_frames=100 * store.num_graphs,
+        num_graphs=store.num_graphs,
+        num_nodes=len(store.x),
+        num_edges=len(store.edge_attr),
+        num_attack_graphs=int(store.y.sum()),
+        splits={},
+        scaler=Scaler.fit(store, 10.0).to_dict(),
     )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
     return folder
 
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_training [--rounds 5] [--graphs 1024] [--epochs 3]
 
 Both sides have the widths of the `published` preset, the same windows, samples per epoch, batch, learning
-rate, optimizer, dropout and threads, scaled inputs and flushed denormals; a round times one epoch of each side
-in turn. Then both train for the same number of epochs and are compared by MCC on windows unseen in
+rate, optimizer, dropout and threads, scaled inputs and flushed denormals; a round times one epoch of each
+side in turn. Then both train for the same number of epochs and are compared by MCC on windows unseen in
 training. Writes ``tests/benchmarks/results/training.json``.
 """
 
