@@ -77,3 +77,10 @@ def spread(values: Tensor, segment: Tensor, ptr: Tensor) -> Tensor:
     """Give every row of a segment the segment's value, transposing `segment_sum`: ``[S, C] -> [N, C]``."""
     result: Tensor = _Spread.apply(values, segment, ptr)  # type: ignore[no-untyped-call]
     return result
+
+
+def segment_max(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    """Largest value per segment and feature: ``[N, C] -> [S, C]``; 0 for an empty segment."""
+    index = segment.unsqueeze(1).expand_as(values)
+    empty = values.new_zeros(num_segments, values.shape[1])
+    return empty.scatter_reduce(0, index, values, "amax", include_self=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
-from core.models.segments import segment_mean
+from core.models.segments import segment_max, segment_mean
 from core.models.vgae import Vgae
 from core.training.graph_data import GraphData
 from core.training.precision import Precision
@@ -158,10 +158,9 @@ def _node_statistics(values: Tensor, batch: GraphBatch) -> Tensor:
     """Mean, std, max and min of all values of each graph's nodes: ``[N, C]`` -> ``[B, 4]``."""
     moments = torch.stack([values.mean(1), values.square().mean(1)], 1)
     mean, square = segment_mean(moments, batch.graph, batch.node_ptr).unbind(1)
-    empty = values.new_zeros(batch.num_graphs)
-    top = empty.scatter_reduce(0, batch.graph, values.amax(1), "amax", include_self=False)
-    bottom = empty.scatter_reduce(0, batch.graph, values.amin(1), "amin", include_self=False)
-    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt(), top, bottom], 1)
+    ends = torch.stack([values.amax(1), -values.amin(1)], 1)
+    top, bottom = segment_max(ends, batch.graph, batch.num_graphs).unbind(1)
+    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt(), top, -bottom], 1)
 
 
 def _numpy(values: Tensor) -> Floats:
