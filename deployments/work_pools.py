@@ -1,6 +1,6 @@
 """Work pools as code: ``python -m deployments.work_pools`` makes those that ``prefect.yaml`` names.
 
-Start a worker on each GPU machine with ``prefect worker start --pool gpu``.
+Start a worker on each GPU machine with ``prefect worker start --pool gpu --limit 1``.
 """
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -8,10 +8,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 WORK_POOLS = {
-    "gpu": "Retraining; one flow run at a time on each machine, its phases share the GPU.",
+    "gpu": "Retraining on GPU machines; start each worker with --limit 1.",
     "cpu": "Dashboards and recommendations; needs no GPU.",
 }
-_CONCURRENCY = {"gpu": 1, "cpu": 2}
 
 
 def ensure_work_pools(client: SyncPrefectClient) -> list[str]:
@@ -28,11 +27,7 @@ def ensure_work_pools(client: SyncPrefectClient) -> list[str]:
         try:
             client.read_work_pool(name)
         except ObjectNotFound:
-            client.create_work_pool(
-                WorkPoolCreate(
-                    name=name, type="process", description=description, concurrency_limit=_CONCURRENCY[name]
-                )
-            )
+            client.create_work_pool(WorkPoolCreate(name=name, type="process", description=description))
             made.append(name)
     return made
 

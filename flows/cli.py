@@ -9,7 +9,8 @@ from pathlib import Path
 
 from core.planning.coordinator import RetrainingCoordinator
 from core.planning.lock import hold
-from settings.app import Settings, load_settings
+from core.planning.progress import LOG
+from settings.app import Settings, flag_overrides, load_settings
 from settings.errors import RetrainError, SettingsError
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -30,7 +31,7 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_USAGE
-    except RetrainError as error:
+    except (RetrainError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -57,9 +58,17 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--priority-datasets", nargs="+", default=[], metavar="NAME", help="these first")
-    parser.add_argument("--resume", metavar="PLAN_ID", help="go on with an interrupted plan")
+    parser.add_argument(
+        "--resume", metavar="PLAN_ID", help="go on with an interrupted plan, as it was planned"
+    )
+    parser.add_argument("--data-dir", type=_folder, metavar="DIR", help="where captures are")
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
+    if arguments.resume:
+        planned = ("force_retrain", "dry_run", "datasets", "priority_datasets", "data_dir")
+        for name in planned:
+            if getattr(arguments, name):
+                parser.error(f"--{name.replace('_', '-')} has no meaning with --resume: the plan is made")
     return run_command(
         lambda: _dry_run(arguments) if arguments.dry_run else _retrain(arguments),
         "; go on with: python -m flows.retrain --resume PLAN_ID (see python -m flows.status)",
@@ -79,15 +88,19 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
         prog="python -m flows.analyze",
         description="Rebuild results, dashboard and recommended settings from the event log.",
     )
-    parser.add_argument("--plan", metavar="PLAN_ID", help="the plan; default the newest")
+    parser.add_argument("--plan", metavar="PLAN_ID", help="only this plan")
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
 
     def analyze() -> int:
-        from core.planning.analysis import analyze_plan
+        from core.planning.analysis import analyze_plans
 
-        _, paths = analyze_plan(settings_of(arguments).output_dir, arguments.plan)
-        print(*paths, sep="\n")
+        settings = settings_of(arguments)
+        print(*analyze_plans(settings.output_dir, arguments.plan), sep="\n")
+        if settings.tracking.mlflow:
+            from tasks.mlflow_projection import catch_up
+
+            print(f"MLflow: {catch_up(settings.output_dir, settings.tracking)} events projected")
         return DONE
 
     return run_command(analyze)
@@ -96,20 +109,28 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that every command has."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where captures are")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where outputs go")
+    parser.add_argument("--output-dir", type=_folder, metavar="DIR", help="where outputs go")
     parser.add_argument("--verbose", action="store_true", help="debug logging")
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is no folder")
+    return Path(text)
+
+
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Settings with what the common flags override.
+    """Settings with what the flags override.
 
     Raises:
-        SettingsError: A bad file or value.
+        SettingsError: A bad file or value, or an output directory that is a file.
     """
-    overrides = {"data": {"data_dir": arguments.data_dir}} if arguments.data_dir else {}
-    output = {"output_dir": arguments.output_dir} if arguments.output_dir else {}
-    return load_settings(arguments.config, **overrides, **output)
+    show_progress(logging.DEBUG if arguments.verbose else logging.INFO)
+    overrides = flag_overrides(getattr(arguments, "data_dir", None), arguments.output_dir)
+    settings = load_settings(arguments.config, **overrides)
+    if settings.output_dir.exists() and not settings.output_dir.is_dir():
+        raise SettingsError(f"output_dir (flag --output-dir) is not a folder: {settings.output_dir}")
+    return settings
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
@@ -131,26 +152,28 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from core.analytics.results import fold_results
     from core.analytics.summary import print_results
 
+    # Bad usage, and a directory in use or not writable, are said before anything is started.
     coordinator = RetrainingCoordinator(settings_of(arguments))
-    if not arguments.resume:
+    if arguments.resume:
+        coordinator.resumable(arguments.resume)
+    else:
         coordinator.create_retraining_plan(
             arguments.force_retrain, arguments.datasets, arguments.priority_datasets
         )
     with hold(coordinator.layout.root):
-        pass  # a directory in use or not writable is said before anything starts
+        before = set(coordinator.log.streams())
     # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     if not arguments.verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    show_progress(logging.DEBUG if arguments.verbose else logging.INFO)
-    logging.getLogger("core.progress").info("starting; the first start of a Prefect server takes a while")
+    LOG.info("starting; the first start of a Prefect server takes a while")
     from flows.server import prefect_api
 
     with prefect_api(coordinator.layout.root) as url:
         from flows.retrain import retrain
 
-        logging.getLogger("core.progress").info("Prefect API at %s", url)
+        LOG.info("Prefect API at %s", url)
         state = retrain(
             config=arguments.config,
             data_dir=arguments.data_dir,
@@ -161,12 +184,14 @@ def _retrain(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             return_state=True,
         )
-    if plans := coordinator.log.streams():
-        print_results(fold_results(coordinator.log.read(arguments.resume or plans[-1])), Console())
+    begun = {arguments.resume} if arguments.resume else set(coordinator.log.streams()) - before
+    for plan_id in begun:
+        print_results(fold_results(coordinator.log.read(plan_id)), Console())
+        print(f"dashboard: {coordinator.layout.plan_file(plan_id, 'dashboard.html')}")
     if state.is_completed():
         return DONE
     error = state.result(raise_on_failure=False)
-    raise error if isinstance(error, RetrainError) else RetrainError(state.message or "the flow failed")
+    raise error if isinstance(error, BaseException) else RetrainError(state.message or "the flow failed")
 
 
 def show_progress(level: int) -> None:

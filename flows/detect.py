@@ -70,8 +70,8 @@ def score_capture(capture: Path, dataset: str, settings: Settings) -> pl.DataFra
 
 
 def _detect(capture: Path, dataset: str, scores: Path | None, settings: Settings) -> int:
-    if scores and scores.suffix not in _WRITERS:
-        raise SettingsError(f"--scores {scores}: write .csv or .parquet")
+    if scores and (scores.suffix not in _WRITERS or not scores.parent.is_dir()):
+        raise SettingsError(f"--scores {scores}: name a .csv or .parquet file in an existing folder")
     table = score_capture(capture, dataset, settings)
     if scores:
         _WRITERS[scores.suffix](table, scores)

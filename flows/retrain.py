@@ -8,7 +8,6 @@ if __name__ == "__main__":  # before Prefect is loaded, so that --dry-run and --
     sys.exit(retrain_command())
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
@@ -21,7 +20,7 @@ from core.planning.progress import logged_to
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
 from flows.server import prefect_api
-from settings.app import load_settings
+from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
 
 
@@ -52,7 +51,7 @@ def retrain(
     Raises:
         RetrainError: Some phase failed; everything that could be done was done.
     """
-    coordinator = RetrainingCoordinator(load_settings(config, **overrides(data_dir, output_dir)))
+    coordinator = RetrainingCoordinator(load_settings(config, **flag_overrides(data_dir, output_dir)))
     with hold(coordinator.layout.root):
         if resume:
             coordinator.resume(resume)
@@ -104,13 +103,6 @@ def run_complete_retraining(
     if not begun:
         state.result()
     return fold_results(coordinator.log.read(max(begun)))
-
-
-def overrides(data_dir: Path | None, output_dir: Path | None) -> dict[str, Any]:
-    """What flags override, in the shape of the settings."""
-    return ({"data": {"data_dir": data_dir}} if data_dir else {}) | (
-        {"output_dir": output_dir} if output_dir else {}
-    )
 
 
 def failures(state: PlanState) -> str:

@@ -43,21 +43,18 @@ def prefect_api(output_dir: Path) -> Iterator[str]:
         RetrainError: The configured API does not answer, or a server does not start.
     """
     layout = Layout(output_dir)
-    layout.prefect_home.mkdir(parents=True, exist_ok=True)
-    for name, value in {**_QUIET, "PREFECT_HOME": str(layout.prefect_home.resolve())}.items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     if configured := get_current_settings().api.url:
-        if not _answers(configured):
-            raise RetrainError(
-                f"the Prefect API at {configured} does not answer: start it, or unset PREFECT_API_URL "
-                "to use a server of our own"
-            )
+        _require_answer(configured)
         yield configured
         return
+    home = Path(os.environ.get("PREFECT_HOME") or layout.prefect_home.resolve())
+    home.mkdir(parents=True, exist_ok=True)
     with (
-        _local_server(layout.orchestrator_logs / "prefect-server.log") as url,
+        _local_server(layout.orchestrator_logs / "prefect-server.log", home) as url,
         temporary_settings({PREFECT_API_URL: url}),
     ):
         try:
@@ -67,7 +64,7 @@ def prefect_api(output_dir: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _local_server(log_path: Path) -> Iterator[str]:
+def _local_server(log_path: Path, home: Path) -> Iterator[str]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -79,6 +76,7 @@ def _local_server(log_path: Path) -> Iterator[str]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "PREFECT_HOME": str(home)},
             start_new_session=True,  # Ctrl-C ends the run first, then the server
         )
     try:
@@ -104,6 +102,19 @@ def _send_what_is_queued() -> None:
 
     for worker in (EventsWorker, APILogWorker):
         worker.drain_all(timeout=_STOP_TIMEOUT_S, at_exit=False)
+
+
+def _require_answer(url: str) -> None:
+    """Ask a configured API with its own credentials and certificates."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise RetrainError(
+            f"the Prefect API at {url} does not answer ({error}): start it, or unset PREFECT_API_URL and the "
+            "profile's api.url to use a server of our own"
+        ) from error
 
 
 def _answers(url: str) -> bool:

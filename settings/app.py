@@ -1,5 +1,6 @@
 """All settings: defaults, then the settings file, then environment variables, then command-line flags."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as EnvironmentSettingsError
 
 from settings.data import DataSettings
 from settings.errors import SettingsError
@@ -76,12 +78,34 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
         raise SettingsError(
             f"{config}: a settings file is a mapping of groups, not a {type(content).__name__}"
         )
+    if not all(isinstance(key, str) for key in content):
+        raise SettingsError(f"{config}: the keys of a settings file are names of groups, not {list(content)}")
     try:
-        environment = EnvSettingsSource(Settings)()
-        return Settings(**_merge(_merge(content, environment), overrides))
+        given = _merge(_merge(content, _environment()), overrides)
+        return Settings.model_validate(given)
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"bad settings ({source}): {fields}") from error
+
+
+def flag_overrides(data_dir: Path | None, output_dir: Path | None) -> dict[str, Any]:
+    """What the command line overrides, in the shape of the settings."""
+    data = {"data": {"data_dir": data_dir}} if data_dir else {}
+    return {**data, "output_dir": output_dir} if output_dir else data
+
+
+def _environment() -> dict[str, Any]:
+    for name in os.environ:
+        group = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if name.upper().startswith(ENV_PREFIX) and group not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise SettingsError(
+                f"environment variable {name}: there is no setting {group!r}; known are {known}"
+            )
+    try:
+        return EnvSettingsSource(Settings)()
+    except EnvironmentSettingsError as error:
+        raise SettingsError(f"bad settings (environment): {error}: {error.__cause__}") from error
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -40,11 +40,6 @@ class Layout:
         return self.root / "graphs"
 
     @property
-    def demo(self) -> Path:
-        """Captures of the built-in simulator; a cache."""
-        return self.root / "demo_captures"
-
-    @property
     def generated_configs(self) -> Path:
         """Recommended settings, ready for ``--config``."""
         return self.root / "generated_configs"

@@ -98,5 +98,5 @@ class ModelSettings(Group):
     def _fill_from_preset(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        preset = _PRESETS.get(data.get("preset", "small"), {})
-        return {**preset, **data}
+        preset = data.get("preset", "small")
+        return {**_PRESETS.get(preset, {}), **data} if isinstance(preset, str) else data

@@ -12,6 +12,12 @@ class ResourceSettings(Group):
     flush_interval_s: float = Field(
         default=10.0, ge=0.1, description="Seconds of samples per telemetry file; the most a crash can lose."
     )
+    hang_timeout_s: float = Field(
+        default=3600.0,
+        gt=0.0,
+        description="Seconds without progress (an epoch, a graph store) after which a training process "
+        "counts as hanging: its stacks are kept, it is killed and the phase tried again.",
+    )
     cost_per_hour: float = Field(
         default=0.0, ge=0.0, description="Price of an hour of this machine, in your currency; 0 hides costs."
     )

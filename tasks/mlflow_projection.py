@@ -10,16 +10,31 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from core.events.catalogue import EpochFinished, Fact, ModelEvaluated, PhaseFinished, PlanCreated, to_fact
+from core.events.catalogue import (
+    ChainFinished,
+    ChainStarted,
+    EpochFinished,
+    Fact,
+    ModelEvaluated,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseStarted,
+    PlanCreated,
+    PlanFinished,
+    to_fact,
+)
 from core.events.event import Event
 from core.events.log import EventLog
+from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
 
 POSITION = "can_retrain.position"
 KEY = "can_retrain.key"
+_STATUS = {"completed": "FINISHED", "failed": "FAILED"}
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
 
 
@@ -39,15 +54,20 @@ def project_to_mlflow(output_dir: Path, plan_id: str, tracking: TrackingSettings
     """
     layout = Layout(output_dir)
     client = MlflowClient(tracking.mlflow_uri or f"sqlite:///{(layout.root / 'mlflow.db').resolve()}")
-    runs = _Runs(client, tracking.experiment, layout.root / "mlartifacts")
-    plan_run = runs.get(plan_id)
-    events = EventLog(layout.events).read(plan_id, after=int(plan_run.data.tags.get(POSITION, -1)))
+    all_events = EventLog(layout.events).read(plan_id)
+    if not all_events:
+        return 0
+    runs = _Runs(client, tracking.experiment, layout.root / "mlartifacts", plan_id)
+    plan_run = runs.get(plan_id, _ms(all_events[0]))
+    events = all_events[int(plan_run.data.tags.get(POSITION, -1)) + 1 :]
     if not events:
         return 0
     metrics: dict[str, list[Metric]] = defaultdict(list)
     for event in events:
-        for key, name, value, step in _metrics_of(to_fact(event), plan_id):
-            metrics[key].append(Metric(name, value, int(event.occurred_at.timestamp() * 1000), step))
+        fact, at_ms = to_fact(event), _ms(event)
+        runs.follow(fact, at_ms)
+        for key, name, value, step in _metrics_of(fact, plan_id):
+            metrics[key].append(Metric(name, value, at_ms, step))
     for key, values in metrics.items():
         run_id = runs.get(key).info.run_id
         for batch in _batches(values, _MAX_METRICS):
@@ -58,11 +78,31 @@ def project_to_mlflow(output_dir: Path, plan_id: str, tracking: TrackingSettings
     return len(events)
 
 
+def catch_up(output_dir: Path, tracking: TrackingSettings) -> int:
+    """Bring MLflow up to date with every plan of an output directory.
+
+    Returns:
+        Number of events projected now.
+
+    Raises:
+        RetrainError: MLflow cannot be reached or refuses; the log is untouched.
+    """
+    try:
+        plans = EventLog(Layout(output_dir).events).streams()
+        return sum(project_to_mlflow(output_dir, plan_id, tracking) for plan_id in plans)
+    except MlflowException as error:
+        raise RetrainError(f"MLflow is not up to date, the same command catches up later: {error}") from error
+
+
+def _ms(event: Event) -> int:
+    return int(event.occurred_at.timestamp() * 1000)
+
+
 class _Runs:
     """MLflow runs by key ``plan``, ``plan/dataset`` or ``plan/dataset/phase``, made when first asked for."""
 
-    def __init__(self, client: MlflowClient, experiment: str, artifacts: Path) -> None:
-        self._client = client
+    def __init__(self, client: MlflowClient, experiment: str, artifacts: Path, plan_id: str) -> None:
+        self._client, self._plan_id = client, plan_id
         found = client.get_experiment_by_name(experiment)
         self._experiment = (
             found.experiment_id
@@ -71,18 +111,39 @@ class _Runs:
         )
         self._runs: dict[str, Run] = {}
 
-    def get(self, key: str) -> Run:
+    def get(self, key: str, began_ms: int | None = None) -> Run:
         if key not in self._runs:
             found = self._client.search_runs([self._experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
-            self._runs[key] = found[0] if found else self._create(key)
+            self._runs[key] = found[0] if found else self._create(key, began_ms)
         return self._runs[key]
 
-    def _create(self, key: str) -> Run:
+    def follow(self, fact: Fact, at_ms: int) -> None:
+        """Begin and end runs as plans, chains and phases do."""
+        key, status = self._plan_id, "FINISHED"
+        match fact:
+            case PhaseStarted():
+                self.get(f"{key}/{fact.dataset}/{fact.phase}", at_ms)
+                return
+            case ChainStarted():
+                self.get(f"{key}/{fact.dataset}", at_ms)
+                return
+            case PhaseFinished() | PhaseFailed():
+                key = f"{key}/{fact.dataset}/{fact.phase}"
+                status = "FAILED" if isinstance(fact, PhaseFailed) else status
+            case ChainFinished():
+                key, status = f"{key}/{fact.dataset}", _STATUS[fact.status]
+            case PlanFinished():
+                status = _STATUS[fact.status]
+            case _:
+                return
+        self._client.set_terminated(self.get(key, at_ms).info.run_id, status, at_ms)
+
+    def _create(self, key: str, began_ms: int | None) -> Run:
         parent, _, name = key.rpartition("/")
         tags = {KEY: key, MLFLOW_RUN_NAME: name}
         if parent:
-            tags[MLFLOW_PARENT_RUN_ID] = self.get(parent).info.run_id
-        return self._client.create_run(self._experiment, tags=tags)
+            tags[MLFLOW_PARENT_RUN_ID] = self.get(parent, began_ms).info.run_id
+        return self._client.create_run(self._experiment, start_time=began_ms, tags=tags)
 
 
 def _metrics_of(fact: Fact, plan_id: str) -> Iterator[tuple[str, str, float, int]]:

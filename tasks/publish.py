@@ -17,18 +17,16 @@ from core.analytics.recommendations import device_slug
 from core.analytics.results import fold_results
 from core.events.catalogue import ConfigRecommended, to_fact
 from core.events.log import EventLog
-from core.planning.analysis import analyze_plan
+from core.planning.analysis import analyze_plans
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
 
 
 @task(cache_policy=NO_CACHE, retries=1)
-def write_projections(output_dir: Path, plan_id: str | None) -> str:
-    """Results, dashboard and recommended settings as files; returns the plan's id."""
-    chosen, paths = analyze_plan(output_dir, plan_id)
-    for path in paths:
+def write_projections(output_dir: Path, plan_id: str) -> None:
+    """Results, dashboard and recommended settings as files."""
+    for path in analyze_plans(output_dir, plan_id):
         get_run_logger().info("wrote %s", path)
-    return chosen
 
 
 @task(cache_policy=NO_CACHE, retries=1)

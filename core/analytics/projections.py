@@ -1,7 +1,7 @@
 """The files that people open: written from the event log, so any of them can be deleted and written again."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from core.analytics.board import fold_dashboard
@@ -19,9 +19,6 @@ from settings.layout import Layout
 def rebuild(output_dir: Path, plan_id: str, events: Sequence[Event]) -> list[Path]:
     """Write all projections of a plan; the same events and resource samples give the same bytes.
 
-    A generated configuration is named by its device alone: of several plans the one rebuilt last stays, so
-    rebuild plans in the order in which they ran.
-
     Args:
         output_dir: Where outputs go; its telemetry is read.
         plan_id: The plan.
@@ -38,6 +35,30 @@ def rebuild(output_dir: Path, plan_id: str, events: Sequence[Event]) -> list[Pat
     return [_write(path, content) for path, content in _projections(layout, plan_id, events)]
 
 
+def write_configs(output_dir: Path, streams: Iterable[Sequence[Event]]) -> list[Path]:
+    """Write the newest recommendation for each device as a settings file.
+
+    Args:
+        output_dir: Where outputs go.
+        streams: The events of all plans.
+
+    Returns:
+        The files written.
+    """
+    recommended = sorted(
+        (event for events in streams for event in events if event.type == ConfigRecommended.TYPE),
+        key=lambda event: event.occurred_at,
+    )
+    newest = {event.payload["device_name"]: event for event in recommended}
+    return [
+        _write(
+            Layout(output_dir).generated_configs / f"{device_slug(device)}.yaml",
+            config_yaml(ConfigRecommended(**event.payload), event.stream).encode(),
+        )
+        for device, event in sorted(newest.items())
+    ]
+
+
 def _projections(layout: Layout, plan_id: str, events: Sequence[Event]) -> Iterator[tuple[Path, bytes]]:
     if plan := fold_plan(events):
         yield layout.plan_file(plan_id, "plan.json"), to_json(plan)
@@ -45,12 +66,6 @@ def _projections(layout: Layout, plan_id: str, events: Sequence[Event]) -> Itera
     yield layout.plan_file(plan_id, "results.json"), to_json(dashboard.results)
     yield layout.plan_file(plan_id, "dashboard.html"), render_html(dashboard).encode()
     yield layout.plan_file(plan_id, "dashboard.png"), render_png(dashboard)
-    if found := dashboard.results.recommendation:
-        fact = ConfigRecommended(
-            device_name=found.device_name, settings=found.settings, reasons=list(found.reasons)
-        )
-        name = f"{device_slug(fact.device_name)}.yaml"
-        yield layout.generated_configs / name, config_yaml(fact, plan_id).encode()
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -261,7 +261,9 @@ def _profile(evidence: _Evidence) -> Advice:
 
 
 def _fragment(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
-    fragment = settings.model_dump(mode="json", exclude_defaults=True, exclude={"output_dir", "models"})
+    fragment = settings.model_dump(
+        mode="json", exclude_defaults=True, exclude={"output_dir", "models", "tracking"}
+    )
     preset = {"preset": settings.models.preset}
     fragment["models"] = (
         preset

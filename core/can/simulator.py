@@ -18,7 +18,7 @@ FEWEST_IDS = np.array([13, 7, 3, 5, 2, 1, 2])
 MOST_IDS = np.array([16, 10, 6, 10, 5, 4, 5])
 """Ids per period: 33 to 56 ids that send about 2 000 frames a second, half of what 500 kbit/s carry."""
 CLOCK_TOLERANCE = 1e-3
-"""ECUs keep their own time, to about 0.1 % (ceramic resonators), so ids drift past each other all the time."""
+"""ECUs keep their own time, to about 0.1 % (ceramic resonators), so ids drift past each other."""
 EVENT_SHARE = 0.2
 BIT_S = 2e-6
 FRAME_BITS = 57

@@ -48,6 +48,10 @@ class _Segments:
     numbers: tuple[int, ...]
 
     @property
+    def is_empty(self) -> bool:
+        return self.compacted < 0 and not self.numbers
+
+    @property
     def next_number(self) -> int:
         return (self.numbers[-1] if self.numbers else self.compacted) + 1
 
@@ -66,8 +70,18 @@ class EventLog:
         self._seen: dict[str, tuple[int, int, set[str]]] = {}
 
     def streams(self) -> list[str]:
-        """Names of all streams, sorted."""
-        return sorted(p.name for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
+        """Names of all streams that hold events, sorted.
+
+        Raises:
+            EventLogError: The folder cannot be read.
+        """
+        if not self.root.exists():
+            return []
+        try:
+            names = sorted(path.name for path in self.root.iterdir() if _STREAM.fullmatch(path.name))
+        except OSError as error:
+            raise EventLogError(f"cannot read the event log {self.root}: {error.strerror}") from error
+        return [name for name in names if not self._list(name).is_empty]
 
     def read(self, stream: str, after: int = -1) -> list[Event]:
         """Events of a stream in order.
@@ -143,7 +157,12 @@ class EventLog:
 
     def _list(self, stream: str) -> _Segments:
         folder = self._folder(stream)
-        names = [m for p in folder.iterdir() if (m := _SEGMENT.fullmatch(p.name))] if folder.is_dir() else []
+        try:
+            names = (
+                [m for p in folder.iterdir() if (m := _SEGMENT.fullmatch(p.name))] if folder.is_dir() else []
+            )
+        except OSError as error:
+            raise EventLogError(f"cannot read the events in {folder}: {error.strerror}") from error
         compacted = max((int(m[2]) for m in names if m[1]), default=-1)
         numbers = tuple(sorted(n for m in names if not m[1] and (n := int(m[2])) > compacted))
         for expected, number in enumerate(numbers, start=compacted + 1):

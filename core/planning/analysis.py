@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
-from core.analytics.projections import rebuild
+from core.analytics.projections import rebuild, write_configs
 from core.analytics.recommendations import recommend
 from core.analytics.telemetry import summarize
-from core.events.catalogue import ConfigRecommended, PlanCreated, PlanFinished, to_event, to_fact
+from core.events.catalogue import (
+    ConfigRecommended,
+    PhaseFinished,
+    PlanCreated,
+    PlanFinished,
+    to_event,
+    to_fact,
+)
 from core.events.event import Event
 from core.events.log import EventLog
 from core.events.telemetry import read_telemetry
@@ -14,40 +21,45 @@ from settings.errors import SettingsError
 from settings.layout import Layout
 
 
-def analyze_plan(output_dir: Path, plan_id: str | None = None) -> tuple[str, list[Path]]:
-    """Add a recommendation to the log if the plan's end has none yet, then rebuild the plan's projections.
+def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
+    """Add a recommendation to the log of each plan whose end has none yet, then rebuild the projections.
 
     Args:
-        output_dir: The plan's output directory.
-        plan_id: The plan; None for the newest.
+        output_dir: The plans' output directory.
+        plan_id: Only this plan; None for all of them.
 
     Returns:
-        The plan's id and the files written.
+        The files written.
 
     Raises:
-        SettingsError: There is no such plan.
+        SettingsError: There is no such plan, or none at all.
+        EventLogError: The log cannot be read.
     """
     layout = Layout(output_dir)
     log = EventLog(layout.events)
     plans = log.streams()
-    chosen = plan_id or (plans[-1] if plans else "")
-    if chosen not in plans:
+    if not plans or (plan_id and plan_id not in plans):
         raise SettingsError(
-            f"no plan {chosen} in {log.root}; known plans: {', '.join(plans) or 'none'} (setting output_dir, "
-            "flag --output-dir)"
+            f"no plan {plan_id or ''} in {log.root}; known plans: {', '.join(plans) or 'none'} (setting "
+            "output_dir, flag --output-dir)"
         )
-    events = log.read(chosen)
-    if _is_due(events):
-        created = next(fact for e in events if isinstance(fact := to_fact(e), PlanCreated))
-        settings = Settings(**created.settings)
-        telemetry = summarize(read_telemetry(layout.telemetry, chosen))
-        fact = recommend(events, telemetry, created.machine, settings)
-        events += log.append([to_event(chosen, fact)])
-    return chosen, rebuild(output_dir, chosen, events)
+    written = []
+    for chosen in [plan_id] if plan_id else plans:
+        events = log.read(chosen)
+        if _is_due(events):
+            events += log.append([to_event(chosen, _recommend(layout, chosen, events))])
+        written += rebuild(output_dir, chosen, events)
+    return written + write_configs(output_dir, (log.read(plan) for plan in plans))
+
+
+def _recommend(layout: Layout, plan_id: str, events: list[Event]) -> ConfigRecommended:
+    created = next(fact for e in events if isinstance(fact := to_fact(e), PlanCreated))
+    telemetry = summarize(read_telemetry(layout.telemetry, plan_id))
+    return recommend(events, telemetry, created.machine, Settings(**created.settings))
 
 
 def _is_due(events: list[Event]) -> bool:
-    """Whether the plan has ended since the last recommendation."""
+    """Whether the plan has done something and ended since its last recommendation."""
     types = [event.type for event in events]
     ends = [i for i, name in enumerate(types) if name == PlanFinished.TYPE]
-    return bool(ends) and ConfigRecommended.TYPE not in types[ends[-1] :]
+    return bool(ends) and PhaseFinished.TYPE in types and ConfigRecommended.TYPE not in types[ends[-1] :]

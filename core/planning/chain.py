@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from core.can.digest import find_shared_captures
-from core.can.registry import find_captures
+from core.can.registry import Capture, find_captures
 from core.errors import TrainingProcessError
 from core.events.catalogue import (
+    CaptureRefused,
+    CapturesDigested,
     ChainFinished,
     ChainStarted,
     Fact,
@@ -25,7 +27,7 @@ from core.events.log import EventLog
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import captures_digested
 from core.planning.plan_state import PLAN_STATE, PlanState
-from core.planning.registry_view import RegistryView, registry_view
+from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
 from core.resources.process import TrainingProcess
 from core.training.job import PhaseJob
 from settings.app import Settings
@@ -63,6 +65,7 @@ class Chain:
         self.settings = Settings(**{**created.settings, "output_dir": output_dir})
         self._machine = created.machine
         self._layout = Layout(output_dir)
+        self._hang_timeout_s = self.settings.resources.hang_timeout_s
         self._process = TrainingProcess(f"{plan_id}-{dataset}", self._layout.process_logs)
         self._began = time.monotonic()
 
@@ -126,9 +129,15 @@ class Chain:
                 self._build_graphs()
             else:
                 job = self._job(phase, micro_batch_size, attempt)
-                self._process.run(f"core.training.phases:{job.target}", job, on_fact=self.emit)
-        except (RetrainError, OSError) as error:
-            kind = error.kind if isinstance(error, TrainingProcessError) else "data_error"
+                self._process.run(
+                    f"core.training.phases:{job.target}",
+                    job,
+                    on_fact=self.emit,
+                    timeout_s=self._hang_timeout_s,
+                )
+        except Exception as error:
+            expected = isinstance(error, RetrainError | OSError)
+            kind = getattr(error, "kind", "data_error" if expected else "bug")
             self.emit(
                 PhaseFailed(
                     dataset=self.dataset,
@@ -139,7 +148,9 @@ class Chain:
                     micro_batch_size=micro_batch_size,
                 )
             )
-            raise TrainingProcessError(kind, str(error)) from error
+            if expected:
+                raise TrainingProcessError(kind, str(error)) from error
+            raise
         self.emit(
             PhaseFinished(
                 dataset=self.dataset,
@@ -158,7 +169,7 @@ class Chain:
         for shared in find_shared_captures({**all_rows, self.dataset: digested.captures}):
             if shared.dataset == self.dataset:
                 self.emit(shared)
-        captures = find_captures(self.dataset, self.settings.data)
+        captures = self._without_copies(find_captures(self.dataset, self.settings.data), digested)
         self._process.run(
             "core.can.graphs:build_graph_store",
             self.dataset,
@@ -167,13 +178,31 @@ class Chain:
             self.settings,
             self._layout.graphs,
             on_fact=self.emit,
+            timeout_s=self._hang_timeout_s,
         )
 
+    def _without_copies(self, captures: list[Capture], digested: CapturesDigested) -> list[Capture]:
+        """Leave out copies of training captures: their frames would be on both sides of a split."""
+        sha256 = {row["path"]: row["sha256"] for row in digested.captures}
+        first: dict[str, Capture] = {}
+        kept = []
+        for capture in captures:
+            original = first.setdefault(sha256[capture.path.as_posix()], capture)
+            if original is capture or "test" in (capture.role, original.role):
+                kept.append(capture)
+            else:
+                reason = f"same bytes as {original.path}"
+                self.emit(CaptureRefused(dataset=self.dataset, path=str(capture.path), reason=reason))
+        return kept
+
     def _job(self, phase: str, micro_batch_size: int, attempt: int) -> PhaseJob:
-        view = self._view()
-        facts = [to_fact(event) for event in self._log.read(self.plan_id)]
+        events = self._log.read(self.plan_id)
+        facts = [to_fact(event) for event in events]
         built = next(f for f in reversed(facts) if isinstance(f, GraphsBuilt) and f.dataset == self.dataset)
-        parent = view.models.get((self.dataset, PARENT.get(phase, "")))
+        # What this plan read and trained itself comes first: others may have seen newer captures since.
+        own = REGISTRY_VIEW.fold(events)
+        parent_key = (self.dataset, PARENT.get(phase, ""))
+        parent = own.models.get(parent_key) or self._view().models.get(parent_key)
         return PhaseJob(
             dataset=self.dataset,
             phase=phase,
@@ -181,7 +210,7 @@ class Chain:
             settings=self.settings,
             models_dir=self._layout.saved_models,
             checkpoints_dir=self._layout.checkpoints,
-            data_digest=view.captures[self.dataset].data_digest,
+            data_digest=own.captures[self.dataset].data_digest,
             settings_digest=settings_digest(self.settings, self.dataset, phase),
             parent_sha256=parent.sha256 if parent else "",
             micro_batch_size=micro_batch_size,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
@@ -90,8 +89,16 @@ class RetrainingCoordinator:
         """Put the plan into the log."""
         self._emit(plan.plan_id, plan.created())
 
-    def resume(self, plan_id: str) -> PlanState:
+    def resume(self, plan_id: str) -> None:
         """Take up an interrupted plan.
+
+        Raises:
+            SettingsError: No such plan, or it has nothing left to do.
+        """
+        self._emit(plan_id, PlanResumed(remaining=self.resumable(plan_id)))
+
+    def resumable(self, plan_id: str) -> list[str]:
+        """What an interrupted plan has left to do, as ``dataset/phase``.
 
         Raises:
             SettingsError: No such plan, or it has nothing left to do.
@@ -103,16 +110,13 @@ class RetrainingCoordinator:
         remaining = [f"{d}/{p}" for d in state.unfinished_datasets for p in state.remaining(d)]
         if not remaining:
             raise SettingsError(f"plan {plan_id} has nothing left to do")
-        self._emit(plan_id, PlanResumed(remaining=remaining))
-        return state
+        return remaining
 
     def finish(self, plan_id: str) -> PlanState:
         """Say how the plan ended, and compact its stream."""
         state = self.state(plan_id)
-        began = state.started_at or datetime.now(UTC)
-        duration_s = (datetime.now(UTC) - began).total_seconds()
         status = "failed" if state.unfinished_datasets else "completed"
-        self._emit(plan_id, PlanFinished(status=status, duration_s=duration_s))
+        self._emit(plan_id, PlanFinished(status=status, duration_s=state.worked_s))
         self.log.compact(plan_id)
         return self.state(plan_id)
 

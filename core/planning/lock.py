@@ -2,13 +2,17 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from settings.errors import RetrainError
 
 _NAME = ".lock"
+_PATIENCE_S = 1.0
+"""Whoever only looks (``is_held``) holds the lock for a moment."""
 
 
 @contextmanager
@@ -26,14 +30,15 @@ def hold(root: Path) -> Iterator[None]:
             f"cannot write to {root} (setting output_dir, flag --output-dir): {error.strerror}"
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RetrainError(
-                f"process {file.read().strip() or '?'} is carrying out a plan in {root}: wait for it, or "
-                "choose another --output-dir"
-            ) from None
+        deadline = time.monotonic() + _PATIENCE_S
+        while not _try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise RetrainError(
+                    f"process {file.read().strip() or '?'} is carrying out a plan in {root}: wait for it, or "
+                    "choose another --output-dir"
+                )
+            time.sleep(0.05)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -44,9 +49,14 @@ def is_held(root: Path) -> bool:
     """Whether some process is carrying out a plan in an output directory."""
     try:
         with (root / _NAME).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not _try_lock(file, fcntl.LOCK_SH)
     except OSError:
         return False
-    return False
+
+
+def _try_lock(file: IO[Any], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

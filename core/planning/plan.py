@@ -1,5 +1,6 @@
 """What to retrain, in which order, and why: a pure decision over the log's projections and the captures."""
 
+import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -57,7 +58,7 @@ class Plan:
         """The fact that begins the plan's stream."""
         return PlanCreated(
             steps=[asdict(step) for step in self.steps],
-            settings=self.settings.model_dump(mode="json"),
+            settings=self.settings.model_dump(mode="json", exclude={"tracking"}),  # it may hold a password
             machine=self.machine,
             force=self.force,
         )
@@ -134,8 +135,9 @@ def _steps(dataset: str, settings: Settings, view: RegistryView, force: bool) ->
         inherited = f"its {parent} is retrained" if parent in reasons else ""
         if reason := "forced" if force else _staleness(dataset, phase, settings, view, current) or inherited:
             reasons[phase] = reason
-    if reasons or dataset not in view.evaluated:
-        reasons[EVALUATION] = "the models are new" if reasons else "the models were not evaluated"
+    evaluation = settings_digest(settings, dataset, EVALUATION)
+    if reasons or view.evaluated.get(dataset) != evaluation:
+        reasons[EVALUATION] = "the models are new" if reasons else "not evaluated, or by other settings"
         reasons[GRAPHS] = "read by the phases that run"
     for phase in PHASES:
         yield PlanStep(
@@ -170,9 +172,19 @@ def _staleness(dataset: str, phase: str, settings: Settings, view: RegistryView,
     parent = view.models.get((dataset, PARENT[phase])) if phase in PARENT else None
     if parent and model.parent_sha256 != parent.sha256:
         return f"its {parent.phase} is a newer one ({model.parent_sha256[:8]} -> {parent.sha256[:8]})"
-    if not (settings.output_dir / "saved_models" / Path(model.path).name).is_file():
-        return f"its file is gone ({model.path})"
-    return ""
+    return _damage(settings.output_dir / "saved_models" / Path(model.path).name, model.sha256)
+
+
+def _damage(path: Path, sha256: str) -> str:
+    """What happened to a saved file since the log recorded it; empty if nothing did."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"its file is gone ({path})"
+    except OSError as error:
+        return f"its file cannot be read ({error})"
+    return "" if found == sha256 else f"its file is not the one that was saved ({path})"
 
 
 def captures_digested(dataset: str, settings: Settings, view: RegistryView) -> CapturesDigested:

@@ -14,6 +14,7 @@ from core.events.catalogue import (
     PhaseStarted,
     PlanCreated,
     PlanFinished,
+    PlanResumed,
     to_fact,
 )
 from core.events.event import Event
@@ -54,6 +55,8 @@ class PlanState:
         status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
         started_at: When the plan was made.
         last_event_at: When anything was last heard of it.
+        session_began_at: When it was made or last taken up again.
+        earlier_s: Time worked on it before that, seconds.
     """
 
     created: PlanCreated | None = None
@@ -61,6 +64,15 @@ class PlanState:
     status: str = "running"
     started_at: datetime | None = None
     last_event_at: datetime | None = None
+    session_began_at: datetime | None = None
+    earlier_s: float = 0.0
+
+    @property
+    def worked_s(self) -> float:
+        """Time worked on it, without the pauses before it was taken up again."""
+        if self.session_began_at is None or self.last_event_at is None:
+            return 0.0
+        return self.earlier_s + (self.last_event_at - self.session_began_at).total_seconds()
 
     @property
     def datasets(self) -> list[str]:
@@ -83,6 +95,8 @@ class PlanState:
 
 def _apply(state: PlanState, event: Event) -> PlanState:
     fact = to_fact(event)
+    if isinstance(fact, PlanResumed):
+        state = replace(state, status="running", earlier_s=state.worked_s, session_began_at=event.occurred_at)
     state = replace(state, last_event_at=event.occurred_at, started_at=state.started_at or event.occurred_at)
     match fact:
         case PlanCreated():
@@ -92,7 +106,7 @@ def _apply(state: PlanState, event: Event) -> PlanState:
                 )
                 for step in fact.steps
             }
-            return replace(state, created=fact, phases=phases)
+            return replace(state, created=fact, phases=phases, session_began_at=event.occurred_at)
         case PlanFinished():
             return replace(state, status=fact.status)
         case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped() | EpochFinished():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from core.events.catalogue import CapturesDigested, ModelSaved, PhaseFinished, to_fact
+from core.events.catalogue import CapturesDigested, ModelSaved, PhaseFinished, PlanCreated, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
 from core.events.projection import Projection
@@ -17,12 +17,14 @@ class RegistryView:
     Attributes:
         models: Last saved model by (dataset, phase).
         captures: Last digest of each dataset's captures.
-        evaluated: Datasets whose last saved models have been evaluated.
+        planned: Settings digest of the evaluation that a plan set out to do, by (plan, dataset).
+        evaluated: That digest for each dataset whose last saved models have been evaluated.
     """
 
     models: Mapping[tuple[str, str], ModelSaved] = field(default_factory=dict)
     captures: Mapping[str, CapturesDigested] = field(default_factory=dict)
-    evaluated: frozenset[str] = frozenset()
+    planned: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    evaluated: Mapping[str, str] = field(default_factory=dict)
 
     def known_hashes(self, dataset: str) -> dict[tuple[str, int, int], str]:
         """sha256 of captures by (path, bytes, mtime_ns), so that unchanged files are not read again."""
@@ -40,17 +42,25 @@ def _apply(view: RegistryView, event: Event) -> RegistryView:
             return replace(
                 view,
                 models={**view.models, (fact.dataset, fact.phase): fact},
-                evaluated=view.evaluated - {fact.dataset},
+                evaluated={name: d for name, d in view.evaluated.items() if name != fact.dataset},
             )
         case CapturesDigested():
             return replace(view, captures={**view.captures, fact.dataset: fact})
         case PhaseFinished(phase=phase) if phase == EVALUATION:
-            return replace(view, evaluated=view.evaluated | {fact.dataset})
+            digest = view.planned.get((event.stream, fact.dataset), "")
+            return replace(view, evaluated={**view.evaluated, fact.dataset: digest})
+        case PlanCreated():
+            planned = {
+                (event.stream, step["dataset"]): step["settings_digest"]
+                for step in fact.steps
+                if step["phase"] == EVALUATION
+            }
+            return replace(view, planned={**view.planned, **planned})
         case _:
             return view
 
 
-_RELEVANT = {ModelSaved.TYPE, CapturesDigested.TYPE, PhaseFinished.TYPE}
+_RELEVANT = {PlanCreated.TYPE, ModelSaved.TYPE, CapturesDigested.TYPE, PhaseFinished.TYPE}
 REGISTRY_VIEW: Projection[RegistryView] = Projection(RegistryView(), _apply)
 
 

@@ -1,5 +1,6 @@
 """What is missing or stale is decided by the log."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from core.can.digest import digest_captures
 from core.can.registry import find_captures
 from core.events.catalogue import CapturesDigested, Fact, ModelSaved, PhaseFinished, to_event
+from core.planning import phases
 from core.planning.phases import MODEL_PHASES, PHASES, settings_digest
 from core.planning.plan import Plan, create_plan
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView
@@ -33,17 +35,18 @@ def settings(tmp_path: Path) -> Settings:
 def trained(settings: Settings, **changes: dict[str, Any]) -> list[Fact]:
     """Facts of a car whose chain is complete and up to date, with some models' records changed."""
     digest, rows = digest_captures(find_captures("car", settings.data), {})
-    facts: list[Fact] = [CapturesDigested(dataset="car", data_digest=digest, captures=rows)]
+    planned = create_plan(settings, RegistryView(), {}, datasets=["car"]).created()
+    facts: list[Fact] = [planned, CapturesDigested(dataset="car", data_digest=digest, captures=rows)]
     parent = ""
     for phase in MODEL_PHASES:
         path = settings.output_dir / "saved_models" / f"{phase}.pth"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_text(phase)
         record: dict[str, Any] = {
             "dataset": "car",
             "phase": phase,
             "path": str(path),
-            "sha256": f"sha-{phase}",
+            "sha256": hashlib.sha256(phase.encode()).hexdigest(),
             "data_digest": digest,
             "settings_digest": settings_digest(settings, "car", phase),
             "parent_sha256": parent,
@@ -79,8 +82,8 @@ def test_an_up_to_date_dataset_runs_nothing_and_says_by_which_captures(settings:
     facts = trained(settings)
     plan = create_plan(settings, view(facts), {})
     assert running(plan) == []
-    assert isinstance(facts[0], CapturesDigested)
-    assert facts[0].data_digest[:8] in reasons(plan)["teacher"]
+    assert isinstance(facts[1], CapturesDigested)
+    assert facts[1].data_digest[:8] in reasons(plan)["teacher"]
 
 
 def test_force_runs_everything(settings: Settings) -> None:
@@ -133,6 +136,22 @@ def test_a_saved_file_that_is_gone_is_trained_again(settings: Settings) -> None:
     known = view(trained(settings))
     (settings.output_dir / "saved_models" / "fusion.pth").unlink()
     assert running(create_plan(settings, known, {})) == ["graphs", "fusion", "evaluation"]
+
+
+def test_a_saved_file_that_was_overwritten_is_trained_again(settings: Settings) -> None:
+    known = view(trained(settings))
+    (settings.output_dir / "saved_models" / "student.pth").write_text("something else")
+    plan = create_plan(settings, known, {})
+    assert running(plan) == ["graphs", "student", "fusion", "evaluation"]
+    assert "not the one that was saved" in reasons(plan)["student"]
+
+
+def test_a_changed_evaluation_is_done_again_without_training(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = view(trained(settings))
+    monkeypatch.setitem(phases.RECIPE_VERSION, "evaluation", 99)
+    assert running(create_plan(settings, known, {})) == ["graphs", "evaluation"]
 
 
 def test_models_that_were_never_evaluated_are_evaluated_only(settings: Settings) -> None:

@@ -56,6 +56,9 @@ def test_settings_are_frozen(config: Path) -> None:
         ("- a list\n", "mapping"),
         ("a: [unclosed\n", "cannot read"),
         ("models: {preset: huge}\n", r"models\.preset"),
+        ("models: {preset: [1]}\n", r"models\.preset"),
+        ("training: {lr: .inf}\n", r"training\.lr"),
+        ("1: 2\n", "keys"),
     ],
 )
 def test_a_mistake_in_a_settings_file_names_the_file_and_the_field(
@@ -71,6 +74,17 @@ def test_a_mistake_in_a_settings_file_names_the_file_and_the_field(
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml"):
         load_settings(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CAN_RETRAIN__TRANING__EPOCHS", "3"), ("CAN_RETRAIN__TRAINING", "{not json")]
+)
+def test_a_mistake_in_the_environment_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="environment"):
+        load_settings()
 
 
 def test_planning_loads_neither_torch_nor_prefect_nor_mlflow() -> None:
