@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from core.analytics.metrics import (
     format_number,
     fusion_verdict,
 )
-from core.analytics.projections import rebuild
+from core.analytics.projections import rebuild, write_configs
 from core.analytics.results import DatasetResult, RetrainingResults, fold_results
 from core.events.catalogue import ConfigRecommended
 from core.events.log import EventLog
@@ -32,12 +34,17 @@ def digests(paths: list[Path]) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
+def write_all(output_dir: Path) -> list[Path]:
+    events = EventLog(Layout(output_dir).events).read(PLAN_ID)
+    return rebuild(output_dir, PLAN_ID, events) + write_configs(output_dir, [events])
+
+
 def test_deleted_projections_come_back_byte_for_byte_from_the_log(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     events = sample_events()
     EventLog(layout.events).append(events)
     write_telemetry(layout.telemetry, events)
-    written = rebuild(tmp_path, PLAN_ID, EventLog(layout.events).read(PLAN_ID))
+    written = write_all(tmp_path)
     first = digests(written)
     assert set(first) == {
         f"{PLAN_ID}_plan.json",
@@ -49,15 +56,24 @@ def test_deleted_projections_come_back_byte_for_byte_from_the_log(tmp_path: Path
     for path in written:
         path.unlink()
     shutil.rmtree(layout.generated_configs)
-    again = rebuild(tmp_path, PLAN_ID, EventLog(layout.events).read(PLAN_ID))
+    again = write_all(tmp_path)
     assert again == written
     assert digests(again) == first
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_the_generated_configuration_can_be_handed_straight_back(tmp_path: Path) -> None:
-    *_, config = rebuild(tmp_path, PLAN_ID, sample_events())
+    (config,) = write_configs(tmp_path, [sample_events()])
     assert load_settings(config).training.micro_batch_size == 1024
+
+
+def test_the_newest_plan_on_a_device_decides_its_configuration(tmp_path: Path) -> None:
+    newer = [
+        replace(e, stream="newer", occurred_at=e.occurred_at + timedelta(days=1)) for e in sample_events()
+    ]
+    for order in ([newer, sample_events()], [sample_events(), newer]):
+        (config,) = write_configs(tmp_path, order)
+        assert "after plan newer" in config.read_text()
 
 
 def test_a_plan_without_events_has_results_and_a_dashboard(tmp_path: Path) -> None:
