@@ -1,10 +1,20 @@
 """Fixtures shared by all tests."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _keep_denormals() -> Iterator[None]:
+    """Training flushes denormal numbers for the whole process; other tests rely on them."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

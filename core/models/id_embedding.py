@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from settings.models import IdEmbeddingSettings
 
-_PRIME = 2_147_483_647
+_PRIME = 4_294_967_311
+"""Above every id, so that no two ids are the same to all hash functions; products still fit 63 bits."""
 
 
 def hash_ids(node_id: Tensor, probe: int, num_buckets: int) -> Tensor:

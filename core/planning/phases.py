@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from core.can.features import FEATURE_VERSION
 from settings.app import Settings
 
 GRAPHS, TEACHER, STUDENT, FUSION, EVALUATION = "graphs", "teacher", "student", "fusion", "evaluation"
@@ -11,8 +12,9 @@ PHASES = (GRAPHS, TEACHER, STUDENT, FUSION, EVALUATION)
 MODEL_PHASES = (TEACHER, STUDENT, FUSION)
 PARENT = {STUDENT: TEACHER, FUSION: STUDENT, EVALUATION: FUSION}
 
-RECIPE_VERSION = {GRAPHS: 1, TEACHER: 1, STUDENT: 1, FUSION: 1, EVALUATION: 1}
-"""Raised with every change of code after which a phase would learn something else from the same input."""
+RECIPE_VERSION = {TEACHER: 1, STUDENT: 1, FUSION: 1, EVALUATION: 1}
+"""Raised with every change of code after which a phase would learn something else from the same input;
+``core.can.features.FEATURE_VERSION`` is that of the graphs."""
 
 _TRAINING_FIELDS = {
     "mixed_precision",
@@ -42,7 +44,7 @@ def settings_digest(settings: Settings, dataset: str, phase: str) -> str:
     """
     own = settings.data.datasets.get(dataset)
     relevant: dict[str, Any] = {
-        "recipe": [RECIPE_VERSION[p] for p in PHASES[: PHASES.index(phase) + 1]],
+        "recipe": [FEATURE_VERSION, *(RECIPE_VERSION[p] for p in PHASES[1 : PHASES.index(phase) + 1])],
         "graph": settings.graph.model_dump(mode="json"),
         "max_quarantined_fraction": settings.data.max_quarantined_fraction,
         "labels": [own.attack_frames, own.holdout_fraction] if own else [],

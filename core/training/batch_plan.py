@@ -11,7 +11,7 @@ Indices = NDArray[np.int64]
 
 
 def num_steps(num_graphs: int, batch_size: int, min_steps: int) -> int:
-    """Steps of an epoch: batches no larger than asked, at least `min_steps` of them, none of a single graph.
+    """Steps of an epoch: batches no larger than asked, and at least `min_steps` of them.
 
     A batch that fills the GPU's memory would leave a small dataset with one or two steps per epoch, that is
     full-batch descent, which does not converge in the epochs one has. The floor gives way only where batches

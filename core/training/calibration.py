@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 _BENIGN_QUANTILE = 0.99
 _DEFAULT = 0.5
+_SLACK = 0.05
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Threshold:
 def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
     """The threshold with the highest Matthews correlation (MCC) on validation windows.
 
-    Of thresholds that are as good but for one misjudged window of either class, it is the one in the widest
-    gap between scores: a single odd window must not drag it to where all the others lie.
+    Of thresholds that are as good but for one misjudged window of either class (and at most 5 % of the MCC),
+    it is the one in the widest gap between scores: a single odd window must not drag it to where all the
+    others lie.
 
     Where validation has benign windows only, it is their 99 % quantile, at least 0.5; where it has attacks
     only or nothing, it is 0.5: neither says anything about the other kind of error.
@@ -53,7 +55,10 @@ def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
     if mcc.max() <= 0:
         return Threshold(_DEFAULT, 0.0)
     one_window = 0.5 / num_attacks + 0.5 / (num - num_attacks)
-    good = np.flatnonzero(mcc >= mcc.max() - one_window)
+    good = np.flatnonzero(mcc >= mcc.max() - min(one_window, _SLACK * mcc.max()))
     gap = np.round(ranked[good] - ranked[good + 1], 6)
     best = good[np.lexsort((-mcc[good], -gap))[0]]
-    return Threshold(float((ranked[best] + ranked[best + 1]) / 2), float(mcc[best]))
+    middle = (ranked[best] + ranked[best + 1]) / 2
+    # Half-way between neighbouring doubles may be the upper one, and an alarm is a score *above* the value.
+    value = middle if middle < ranked[best] else ranked[best + 1]
+    return Threshold(float(value), float(mcc[best]))

@@ -20,7 +20,7 @@ from core.training.dqn import FusionAgent, StateScale, Windows, fuse
 from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
 from core.training.mlp_fusion import mlp_probability
-from core.training.precision import Precision, choose_precision
+from core.training.precision import Precision, choose_precision, prepare_process
 from core.training.scoring import ErrorScale, Reader, fusion_state, score_gat, score_vgae
 from settings.graph import GraphSettings
 from settings.models import FusionSettings, ModelSizes
@@ -260,6 +260,7 @@ def score_windows(
         ArtifactError: A model file is missing, damaged, or was trained from other students than are there.
     """
     training = training or TrainingSettings()
+    prepare_process(training)
     precision = choose_precision(training)
     fusion, fusion_payload = load_fusion(fusion_path(models_dir, dataset), None)
     students, student_payload = load_pair(

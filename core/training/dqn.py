@@ -129,8 +129,9 @@ class ReplayBuffer:
 
     def add(self, state: Tensor, action: Tensor, reward: Tensor) -> None:
         """Add transitions; the oldest give way."""
-        place = (self.num_seen + torch.arange(len(reward))) % len(self.reward)
-        self.state[place], self.action[place], self.reward[place] = state, action, reward
+        new = slice(max(0, len(reward) - len(self.reward)), None)
+        place = (self.num_seen + torch.arange(len(reward))[new]) % len(self.reward)
+        self.state[place], self.action[place], self.reward[place] = state[new], action[new], reward[new]
         self.num_seen += len(reward)
 
     def sample(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

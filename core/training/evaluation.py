@@ -102,10 +102,11 @@ def _false_alarms(
     store: GraphStore, graphs: NDArray[np.int64], attack: NDArray[np.bool_], alarm: NDArray[np.bool_]
 ) -> Metrics:
     start, end = store.t_start[graphs], store.t_end[graphs]
-    # A window's own time lasts until the next window of its capture starts: overlaps count once.
-    follows = _follows(store, graphs)
+    # A window's own time ends where the next window of its capture starts, so overlaps count once, and at its
+    # own last frame, so pauses in the recording do not count.
+    follows = _follows(store, graphs)[1:]
     own_s = end - start
-    own_s[:-1][follows[1:]] = np.diff(start)[follows[1:]]
+    own_s[:-1][follows] = np.minimum(own_s[:-1], np.diff(start))[follows]
     benign_s = float(own_s[~attack].sum())
     num_false = int((alarm & ~attack).sum())
     return {"false_alarms_per_hour": num_false / benign_s * _SECONDS_PER_HOUR if benign_s > 0 else None}

@@ -16,6 +16,8 @@ from core.training.graph_data import GraphData
 from core.training.precision import Precision
 
 _LARGEST_BATCH = 1024
+_MOST_NODE_PAIRS = 2**24
+"""Bounds the adjacency blocks of a batch, nodes x nodes a graph: large windows come in smaller batches."""
 _HALF_SIGMAS = 3.0
 """An error this many standard deviations above a benign one is an anomaly probability of 1/2."""
 
@@ -32,7 +34,8 @@ class Reader:
 
     def batches(self, graphs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], GraphBatch]]:
         """Graphs in order, batch by batch."""
-        size = min(self.micro_batch_size, _LARGEST_BATCH)
+        most_nodes = int(self.data.num_nodes(graphs).max(initial=1))
+        size = max(1, min(self.micro_batch_size, _LARGEST_BATCH, _MOST_NODE_PAIRS // most_nodes**2))
         for start in range(0, len(graphs), size):
             chosen = graphs[start : start + size]
             yield chosen, self.data.batch(chosen)

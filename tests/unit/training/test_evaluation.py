@@ -83,7 +83,7 @@ def test_unlabelled_windows_have_an_alarm_rate_and_nothing_else() -> None:
 
 def test_false_alarms_are_counted_per_hour_of_benign_time() -> None:
     m = _evaluate([0, 0, 1, 0], [1, 0, 1, 0])
-    benign_s = 1.0 + 1.0 + 0.9  # the last window lasts to its own end
+    benign_s = 3 * 0.9  # a window lasts to its own last frame
     assert m["false_alarms_per_hour"] == pytest.approx(3600 / benign_s)
 
 

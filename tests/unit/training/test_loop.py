@@ -93,6 +93,17 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) 
     assert np.array_equal(_weights(straight), _weights(resumed))
 
 
+def test_a_training_that_was_killed_remembers_its_best_weights_and_its_patience(tmp_path: Path) -> None:
+    val_losses = [3.0, 2.0, 5.0, 6.0, 1.0]
+    straight, resumed = _gat(), _gat()
+    first = _fit(tmp_path / "a", straight, _losses(iter(val_losses)), epochs=5, patience=2)
+    _fit(tmp_path / "b", _gat(), _losses(iter(val_losses)), epochs=3, patience=2)
+    then = _fit(tmp_path / "b", resumed, _losses(iter(val_losses[3:])), epochs=5, patience=2)
+    assert [fact.epoch for fact in first.of(EpochFinished)] == [0, 1, 2, 3]
+    assert [fact.epoch for fact in then.of(EpochFinished)] == [3]
+    assert np.array_equal(_weights(straight), _weights(resumed))
+
+
 def test_only_the_latest_checkpoints_are_kept_and_told_of(tmp_path: Path) -> None:
     recorder = _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=4)
     written = recorder.of(CheckpointWritten)
