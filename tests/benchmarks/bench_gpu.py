@@ -3,6 +3,7 @@
     python -m tests.benchmarks.bench_gpu [--graphs 16384] [--rounds 3]
 
 The contest of ``bench_training`` on CUDA, with a batch of 128 and with one of 2 048. Writes
+
 ``tests/benchmarks/results/gpu.json``.
 """
 
