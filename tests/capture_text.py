@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from core.can.frames import Frames, concat
+from core.can.quarantine import PAYLOAD_LENGTHS
 from core.can.readers import CaptureReader, open_capture
 
 
@@ -98,7 +99,7 @@ FORMATS = {
 ID = "arbitration id is not a hex number of at most 29 bits"
 TIMESTAMP = "timestamp is not a number of seconds >= 0"
 PAYLOAD = "payload is not pairs of hex digits"
-TOO_LONG = "payload is longer than 64 bytes"
+LENGTH = "payload is not 0-8, 12, 16, 20, 24, 32, 48 or 64 bytes long"
 COLUMNS = "wrong number of columns"
 DLC = "DLC does not match the payload bytes"
 LABEL = "label is neither attack nor benign"
@@ -114,7 +115,11 @@ BAD_LINES = {
         ("1.0,1E5,00112233445566778,0", PAYLOAD),
         ("1.0,1E5,0x11,0", PAYLOAD),
         ("1.0,1E5,ÿ,0", PAYLOAD),
-        (f"1.0,1E5,{'00' * 65},0", TOO_LONG),
+        (f"1.0,1E5,{'00' * 65},0", LENGTH),
+        (f"1.0,1E5,{'00' * 9},0", LENGTH),
+        (f"1.0,1E5,{'00' * 63},0", LENGTH),
+        ("1.0,1E5,00 11,0", PAYLOAD),
+        ("1.0, ,00,0", ID),
         ("1.0,1E5,00,2", LABEL),
         ("1.0,1E5,00,", LABEL),
         ("1.0,1E5,00,01", LABEL),
@@ -142,6 +147,7 @@ BAD_LINES = {
         ("1.0,3G29,1,d7,R", ID),
         ("x,0329,1,d7,R", TIMESTAMP),
         ("1.0,0329,R", COLUMNS),
+        (f"1.0,0329,10{',d7' * 10},R", LENGTH),
     ],
     "hcrl-txt": [
         ("Timestamp: 1.0        ID: 0329    000    DLC: 8    d7 a7", DLC),
@@ -149,6 +155,7 @@ BAD_LINES = {
         ("Timestamp: 1.0        ID: 0329    020    DLC: 1    d7", FLAGS),
         ("Timestamp: 1.0        ID: 0329    000    DLC: 1    g7", PAYLOAD),
         ("Timestamp: 1.0        ID: 0329x    000    DLC: 1    d7", ID),
+        (f"Timestamp: 1.0        ID: 0329    000    DLC: 11    {'d7 ' * 10}d7", LENGTH),
         ("Timestamp: x        ID: 0329    000    DLC: 1    d7", TIMESTAMP),
         ("Timestamp: 1.0        ID: 0329    000    DLC:", COLUMNS),
         ("Timestamp: 1.0        XX: 0329    000    DLC: 1    d7", COLUMNS),
@@ -156,7 +163,8 @@ BAD_LINES = {
     "candump-log": [
         ("(1.0) can0 1E5#0", PAYLOAD),
         ("(1.0) can0 1E5#0G", PAYLOAD),
-        (f"(1.0) can0 1E5##0{'00' * 65}", TOO_LONG),
+        (f"(1.0) can0 1E5##0{'00' * 65}", LENGTH),
+        (f"(1.0) can0 1E5##0{'00' * 13}", LENGTH),
         ("(1.0) can0 1E5##", FLAGS),
         ("(1.0) can0 1E5##G00", FLAGS),
         ("(1.0) can0 1E5#R88", FLAGS),
@@ -175,6 +183,9 @@ BAD_LINES = {
         (" (1.0)  can0  1E5   2  00 00", DLC),
         (" (1.0)  can0  1E5   [1]  0G", PAYLOAD),
         (" (1.0)  can0  XYZ   [1]  00", ID),
+        (f" (1.0)  can0  1E5   [9]  {'00 ' * 8}00", LENGTH),
+        (" (1.0)  can0  1E5   [2]  00 00   '.'", DLC),
+        (" (1.0)  can0  1E5   [2]  00 00   ..", DLC),
         (" (1.0)  can0  1E5", COLUMNS),
         (" 1.0)  can0  1E5   [1]  00", TIMESTAMP),
     ],
@@ -199,7 +210,7 @@ def rows_of(text_format: TextFormat, max_size: int = 30) -> st.SearchStrategy[li
         st.one_of(st.integers(0, 0x7FF), st.integers(0, 0x1FFF_FFFF)),
         st.booleans(),
         st.booleans(),
-        st.one_of(st.binary(max_size=8), st.binary(max_size=64)),
+        st.sampled_from(PAYLOAD_LENGTHS).flatmap(lambda length: st.binary(min_size=length, max_size=length)),
         st.booleans(),
     )
     return st.lists(row, min_size=1, max_size=max_size).map(

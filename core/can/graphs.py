@@ -257,14 +257,14 @@ class _Build:
     def _add(
         self, capture: Capture, rule: AttackRule | None, index: int, writer: StoreWriter
     ) -> tuple[CaptureReader, bool]:
-        """Append a capture's graphs; tells whether its frames are labelled."""
+        """Append a capture's graphs; tells whether its frames are labelled (attack-free ones are: benign)."""
         graph = self.settings.graph
         reader = open_capture(
             capture.path,
             attack_rule=rule,
             max_quarantined_fraction=self.settings.data.max_quarantined_fraction,
         )
-        labelled = False
+        labelled = capture.role == "attack_free"
         before = writer.num_graphs
         try:
             for frames in whole_windows(reader, graph.window, graph.stride_frames):

@@ -6,26 +6,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.can.frames import Frames
+from core.can.frames import CLASSIC_PAYLOAD_BYTES, FD_PAYLOAD_BYTES, Frames
 
-GOOD, BLANK, COLUMNS, TOO_LONG, TIMESTAMP, ID, PAYLOAD, PAYLOAD_LENGTH, DLC, LABEL, FLAGS, ERROR, BACKWARD = (
-    range(13)
-)
+GOOD, BLANK, COLUMNS, TOO_LONG, TIMESTAMP, ID, PAYLOAD, PAYLOAD_LENGTH, DLC, LABEL, FLAGS, ERROR = range(12)
+AHEAD, BACKWARD = 12, 13
 REASONS = {
     COLUMNS: "wrong number of columns",
     TOO_LONG: "line too long",
     TIMESTAMP: "timestamp is not a number of seconds >= 0",
     ID: "arbitration id is not a hex number of at most 29 bits",
     PAYLOAD: "payload is not pairs of hex digits",
-    PAYLOAD_LENGTH: "payload is longer than 64 bytes",
+    PAYLOAD_LENGTH: "payload is not 0-8, 12, 16, 20, 24, 32, 48 or 64 bytes long",
     DLC: "DLC does not match the payload bytes",
     LABEL: "label is neither attack nor benign",
     FLAGS: "flags are not understood",
     ERROR: "error frame",
+    AHEAD: "timestamp runs ahead of the next one",
     BACKWARD: "timestamp goes back",
 }
 MAX_EXAMPLES = 20
 MAX_EXAMPLE_CHARS = 80
+PAYLOAD_LENGTHS = (*range(CLASSIC_PAYLOAD_BYTES + 1), 12, 16, 20, 24, 32, 48, FD_PAYLOAD_BYTES)
+_IS_PAYLOAD_LENGTH = np.isin(np.arange(FD_PAYLOAD_BYTES + 2), PAYLOAD_LENGTHS)
+
+
+def are_payload_lengths(num_bytes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a number of bytes is one that a frame of CAN or CAN FD (ISO 11898-1) can carry."""
+    carried: NDArray[np.bool_] = _IS_PAYLOAD_LENGTH[np.clip(num_bytes, -1, FD_PAYLOAD_BYTES + 1)]
+    return carried
 
 
 class Verdicts:

@@ -1,5 +1,6 @@
 """Reading captures of every format into blocks of frames, with bad rows put aside and counted."""
 
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ class CaptureReader:
     ``num_frames`` are those of the rows read so far. The last step of the iteration raises CaptureError where
     the capture is refused: no frames, or too large a share of bad rows.
 
+    Timestamps never fall: a single row that runs ahead (later than the next good row, which is not before the
+    last one) is put aside alone, then every row that is earlier than an accepted one. The last row of a block
+    is compared with the next block, and counts as not ahead where that has no good row.
+
     Args:
         path: The capture.
         source: Makes the candidates of each block, with a description of their rows.
@@ -55,7 +60,7 @@ class CaptureReader:
         self._source = source
         self._attack_rule = attack_rule
         self._max_quarantined_fraction = max_quarantined_fraction
-        self._newest = 0.0
+        self._newest = self._previous = 0.0
 
     def __iter__(self) -> Iterator[Frames]:
         """Read the capture from its beginning.
@@ -63,24 +68,31 @@ class CaptureReader:
         Raises:
             CaptureError: The file cannot be read or is refused.
         """
-        self.quarantine, self.num_frames, self._newest = Quarantine(), 0, 0.0
-        for candidates, describe in self._source():
-            frames = self._accept(candidates)
+        self.quarantine, self.num_frames = Quarantine(), 0
+        self._newest = self._previous = 0.0
+        for candidates, describe, next_timestamp in _with_next_timestamp(self._source()):
+            frames = self._accept(candidates, next_timestamp)
             self._put_aside(candidates, describe)
             if len(frames):
                 self.num_frames += len(frames)
                 yield self._attack_rule.label(frames) if self._attack_rule else frames
         self._refuse_if_bad()
 
-    def _accept(self, candidates: Candidates) -> Frames:
+    def _accept(self, candidates: Candidates, next_timestamp: float) -> Frames:
         frames, rows, verdicts = candidates.frames, candidates.rows, candidates.verdicts
         good = verdicts.reason[rows] == GOOD
-        newest = np.maximum.accumulate(np.maximum(np.where(good, frames.timestamp, 0.0), self._newest))
-        verdicts.reject(quarantine.BACKWARD, good & (frames.timestamp < newest), rows)
+        timestamp, good_rows = frames.timestamp[good], rows[good]
+        before = np.concatenate([[self._previous], timestamp[:-1]])
+        after = np.concatenate([timestamp[1:], [next_timestamp]])
+        ahead = (timestamp > after) & (after >= before)
+        newest = np.maximum.accumulate(np.maximum(np.where(ahead, 0.0, timestamp), self._newest))
+        verdicts.reject(quarantine.AHEAD, ahead, good_rows)
+        verdicts.reject(quarantine.BACKWARD, timestamp < newest, good_rows)
+        if len(timestamp):
+            self._previous, self._newest = float(timestamp[-1]), float(newest[-1])
         good = verdicts.reason[rows] == GOOD
         if not good.all():
             frames = Frames(**{name: column[good] for name, column in vars(frames).items()})
-        self._newest = float(newest[-1]) if len(newest) else self._newest
         width = CLASSIC_PAYLOAD_BYTES if frames.length.max(initial=0) <= CLASSIC_PAYLOAD_BYTES else None
         return replace(frames, payload=np.ascontiguousarray(frames.payload[:, :width]))
 
@@ -111,6 +123,24 @@ class CaptureReader:
             )
 
 
+def _with_next_timestamp(
+    blocks: Iterator[tuple[Candidates, Describe]],
+) -> Iterator[tuple[Candidates, Describe, float]]:
+    """Each block with the timestamp of the next one's first good row, infinite where there is none."""
+    held: tuple[Candidates, Describe] | None = None
+    for block in blocks:
+        if held:
+            yield *held, _first_timestamp(block[0])
+        held = block
+    if held:
+        yield *held, math.inf
+
+
+def _first_timestamp(candidates: Candidates) -> float:
+    good = candidates.verdicts.reason[candidates.rows] == GOOD
+    return float(candidates.frames.timestamp[good.argmax()]) if good.any() else math.inf
+
+
 def open_capture(
     path: Path,
     *,
@@ -127,7 +157,8 @@ def open_capture(
         path: The capture; its content decides the format, then its suffix.
         attack_rule: Labels the frames of a capture that has no labels; None leaves them unlabelled (-1).
         max_quarantined_fraction: A capture with a larger share of bad rows is refused.
-        block_bytes: Bytes of text per block; the frames do not depend on it.
+        block_bytes: Bytes of text per block; the frames do not depend on it, but for a row that runs ahead
+            of a block without good rows.
 
     Returns:
         The reader.
@@ -147,6 +178,8 @@ def _find_source(path: Path, block_bytes: int) -> Callable[[], Iterator[tuple[Ca
         return partial(tables.read_parquet, path)
     if suffix := message_logs.find_suffix(path, head):
         return partial(message_logs.read_messages, path, suffix)
+    if b"\n" not in head and b"\r" in head.strip():
+        raise CaptureError(f"{path}: its lines end with a carriage return alone; write it with LF or CRLF")
     matching = Counter[Parse]()
     for line, text in enumerate(head.removeprefix(BOM).split(b"\n"), 1):
         if layout := CsvLayout.of(text):

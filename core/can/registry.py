@@ -24,6 +24,8 @@ PUBLISHED = {
     "set_04": "set_04",
 }
 """can-train-and-test v1.5: names of the datasets and their folders."""
+SETTINGS: dict[Role, str] = {"attack_free": "attack_free", "with_attacks": "with_attacks", "test": "tests"}
+"""By which field of ``DatasetSettings`` the captures of a role are found."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def find_captures(name: str, data: DataSettings) -> list[Capture]:
     Raises:
         DatasetNotFoundError: An unknown name, a missing folder, or a pattern without captures; the message
             names the path and the setting.
-        CaptureError: The same file is for training and for test, or a folder cannot be read.
+        CaptureError: The same file, or a link to it, is for two roles, or a folder cannot be read.
     """
     known = known_datasets(data)
     if name not in known:
@@ -73,33 +75,39 @@ def find_captures(name: str, data: DataSettings) -> list[Capture]:
     layout = known[name]
     is_demo = name == DEMO and name not in data.datasets
     folder = ensure_demo(data.demo) if is_demo else _find_folder(name, layout, data)
-    captures = {
-        role: _match_all(name, folder, field, patterns, role)
-        for role, field, patterns in _roles(layout, folder)
-    }
-    training = {c.path for role in ("attack_free", "with_attacks") for c in captures[role]}
-    if not training:
+    captures = {role: _match_all(name, folder, patterns, role) for role, patterns in _roles(layout, folder)}
+    if not captures["attack_free"] and not captures["with_attacks"]:
         raise DatasetNotFoundError(
             f"dataset {name} has no training captures: set data.datasets.{name}.attack_free or .with_attacks"
         )
-    for test in captures["test"]:
-        if test.path in training:
-            raise CaptureError(
-                f"{test.path} is matched as training and as test of dataset {name}: change "
-                f"data.datasets.{name}.tests"
-            )
-    return [capture for role in captures.values() for capture in role]
+    found = [capture for role in captures.values() for capture in role]
+    _refuse_two_roles(name, found)
+    return found
 
 
-def _roles(layout: DatasetSettings, folder: Path) -> list[tuple[Role, str, tuple[str, ...]]]:
+def _refuse_two_roles(name: str, captures: list[Capture]) -> None:
+    taken: dict[str, Capture] = {}
+    for capture in captures:
+        other = taken.setdefault(os.path.realpath(capture.path), capture)
+        if other is capture:
+            continue
+        roles = "as training and as test" if capture.role == "test" else "as attack-free and as with attacks"
+        same = "" if other.path == capture.path else f" (it is the same file as {other.path})"
+        raise CaptureError(
+            f"{capture.path} is matched {roles} of dataset {name}{same}: change "
+            f"data.datasets.{name}.{SETTINGS[other.role]} or data.datasets.{name}.{SETTINGS[capture.role]}"
+        )
+
+
+def _roles(layout: DatasetSettings, folder: Path) -> list[tuple[Role, tuple[str, ...]]]:
     tests = layout.tests
     if layout.holdout_fraction:
         # Where a share of the training captures is held out, test folders are welcome but not needed.
         tests = tuple(pattern for pattern in tests if any(folder.glob(pattern)))
     return [
-        ("attack_free", "attack_free", layout.attack_free),
-        ("with_attacks", "with_attacks", layout.with_attacks),
-        ("test", "tests", tests),
+        ("attack_free", layout.attack_free),
+        ("with_attacks", layout.with_attacks),
+        ("test", tests),
     ]
 
 
@@ -117,10 +125,11 @@ def _find_folder(name: str, layout: DatasetSettings, data: DataSettings) -> Path
     )
 
 
-def _match_all(name: str, folder: Path, field: str, patterns: tuple[str, ...], role: Role) -> list[Capture]:
-    captures: dict[Path, Capture] = {}
+def _match_all(name: str, folder: Path, patterns: tuple[str, ...], role: Role) -> list[Capture]:
+    """Every file once, also where patterns overlap or a link leads to a file that is matched itself."""
+    setting = f"data.datasets.{name}.{SETTINGS[role]}"
+    captures: list[Capture] = []
     for pattern in patterns:
-        setting = f"data.datasets.{name}.{field}"
         try:
             found = [
                 capture for match in folder.glob(pattern) for capture in _captures_in(match, folder, role)
@@ -134,9 +143,11 @@ def _match_all(name: str, folder: Path, field: str, patterns: tuple[str, ...], r
                 f"dataset {name}: no captures at {(folder / pattern).absolute()} (settings {setting} and "
                 f"data.data_dir)"
             )
-        for capture in found:
-            captures.setdefault(capture.path, capture)
-    return sorted(captures.values(), key=lambda capture: capture.path.as_posix())
+        captures += found
+    once: dict[str, Capture] = {}
+    for capture in sorted(captures, key=lambda capture: capture.path.as_posix()):
+        once.setdefault(os.path.realpath(capture.path), capture)
+    return list(once.values())
 
 
 def _captures_in(match: Path, folder: Path, role: Role) -> Iterator[Capture]:

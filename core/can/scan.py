@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 PAD = 256
-NEWLINE, CARRIAGE_RETURN, SPACE, COMMA = b"\n\r ,"
+NEWLINE, CARRIAGE_RETURN, SPACE, TAB, COMMA = b"\n\r \t,"
 
 Positions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -87,7 +87,7 @@ def row_ends(text: Text) -> Positions:
 
 
 def split_at(text: Text, separator: int) -> Tokens:
-    """Tokens between separators; two separators in a row enclose an empty token."""
+    """Tokens between separators without the blanks around them; nothing but blanks is an empty token."""
     ends = np.flatnonzero((text.chars == separator) | (text.chars == NEWLINE))
     last = np.flatnonzero(text.chars[ends] == NEWLINE)
     starts = np.empty_like(ends)
@@ -99,7 +99,18 @@ def split_at(text: Text, separator: int) -> Tokens:
     # The carriage return of a \r\n belongs to the line's end, not to its last token.
     row_end = ends[last]
     ends[last] = row_end - ((text.chars[row_end - 1] == CARRIAGE_RETURN) & (row_end > starts[last]))
+    starts, ends = _strip(text, starts, ends)
     return Tokens(starts, ends, first, last - first + 1)
+
+
+def _strip(text: Text, starts: Positions, ends: Positions) -> tuple[Positions, Positions]:
+    blank = text.chars == SPACE
+    blank |= text.chars == TAB
+    if not blank.any():
+        return starts, ends
+    solid = np.flatnonzero(~blank)
+    starts = np.minimum(solid[np.searchsorted(solid, starts)], ends)
+    return starts, np.maximum(solid[np.searchsorted(solid, ends) - 1] + 1, starts)
 
 
 def split_at_blanks(text: Text) -> Tokens:

@@ -43,11 +43,11 @@ class Columns:
 def check_columns(columns: Columns, verdicts: Verdicts) -> Candidates:
     """Judge typed columns by the same rules as text."""
     largest_id = np.where(columns.extended, MAX_EXTENDED_ID, MAX_STANDARD_ID)
-    fits = (columns.length >= 0) & (columns.length <= FD_PAYLOAD_BYTES)
+    fits = quarantine.are_payload_lengths(columns.length)
     verdicts.reject(quarantine.TIMESTAMP, ~np.isfinite(columns.timestamp) | (columns.timestamp < 0))
     verdicts.reject(quarantine.ID, (columns.arbitration_id < 0) | (columns.arbitration_id > largest_id))
     verdicts.reject(quarantine.PAYLOAD, columns.length < 0)
-    verdicts.reject(quarantine.PAYLOAD_LENGTH, columns.length > FD_PAYLOAD_BYTES)
+    verdicts.reject(quarantine.PAYLOAD_LENGTH, ~fits)
     verdicts.reject(quarantine.LABEL, (columns.attack < -1) | (columns.attack > 1))
     length = np.where(fits, columns.length, 0)
     width = CLASSIC_PAYLOAD_BYTES if length.max(initial=0) <= CLASSIC_PAYLOAD_BYTES else FD_PAYLOAD_BYTES
@@ -70,12 +70,14 @@ def check_columns(columns: Columns, verdicts: Verdicts) -> Candidates:
 def read_parquet(path: Path) -> Iterator[tuple[Candidates, Callable[[int], tuple[int, str]]]]:
     """Read parquet with the columns of the can-train-and-test CSV or of ``Frames``.
 
-    ``timestamp`` and ``arbitration_id`` (hex text or numbers) are needed, and the payload as ``data_field``
+    ``timestamp`` (seconds; a date and time becomes seconds since 1970, UTC where it has no zone; a duration
+    its seconds) and ``arbitration_id`` (hex text or numbers) are needed, and the payload as ``data_field``
     (hex text) or ``payload`` (binary, or a list of bytes of which ``length`` are carried); ``extended``,
     ``remote`` and ``attack`` are used where they are there. A bad row's line is its row number, from 1.
 
     Raises:
-        CaptureError: Not readable as parquet, or a needed column is missing.
+        CaptureError: Not readable as parquet, a needed column is missing, or one is of a type that cannot be
+            read as what it should hold.
     """
     try:
         table = pl.scan_parquet(path, glob=False)
@@ -96,6 +98,7 @@ def _expressions(path: Path, schema: pl.Schema) -> dict[str, pl.Expr]:
             f"{path} has the columns {', '.join(schema)}; needed are timestamp, arbitration_id and "
             f"data_field (or payload)"
         )
+    _refuse_types(path, schema, payload)
     arbitration_id = _number(schema, "arbitration_id", pl.Int64, -1)
     extended = arbitration_id > MAX_STANDARD_ID
     if "extended" in schema:
@@ -110,12 +113,36 @@ def _expressions(path: Path, schema: pl.Schema) -> dict[str, pl.Expr]:
     }
 
 
+def _refuse_types(path: Path, schema: pl.Schema, payload: str) -> None:
+    for name, dtype in schema.items():
+        plain = dtype.is_numeric() or dtype in (pl.String, pl.Null)
+        inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else None
+        listed = inner is not None and (inner.is_integer() or inner == pl.Null)
+        known = {
+            "timestamp": plain or dtype in (pl.Datetime, pl.Duration),
+            "arbitration_id": plain,
+            payload: listed or dtype in (pl.String, pl.Binary, pl.Null),
+            **dict.fromkeys(("extended", "remote", "attack", "length"), plain or dtype == pl.Boolean),
+        }
+        if not known.get(name, True):
+            raise CaptureError(
+                f"{path}: the column {name} is of type {dtype}, which cannot be read; write timestamp as "
+                f"seconds or a date and time, {payload} as hex text, binary or a list of integers, and the "
+                f"others as numbers"
+            )
+
+
 def _number(schema: pl.Schema, name: str, dtype: type[pl.Int64 | pl.Float64], bad: float) -> pl.Expr:
-    column = pl.col(name)
-    if name == "arbitration_id" and schema[name] == pl.String:
+    column, written = pl.col(name), schema[name]
+    if written == pl.Datetime:
+        # A double does not tell times since 1970 apart that are less than a quarter of a microsecond apart.
+        column = column.dt.timestamp("us") / 10**6
+    elif isinstance(written, pl.Duration):
+        column = column.to_physical() / {"ms": 10**3, "us": 10**6, "ns": 10**9}[written.time_unit]
+    if name == "arbitration_id" and written == pl.String:
         hexadecimal = pl.when(column.str.contains(r"^[0-9A-Fa-f]{1,8}$")).then(column)
         return hexadecimal.str.to_integer(base=16, strict=False).fill_null(-1)
-    if schema[name].is_float() and dtype == pl.Int64:
+    if written.is_float() and dtype == pl.Int64:
         column = pl.when(column == column.round()).then(column)
     return column.cast(dtype, strict=False).fill_null(bad)
 
@@ -131,9 +158,9 @@ def _payload(schema: pl.Schema, name: str) -> pl.Expr:
         return column
     numbers = column.cast(pl.List(pl.UInt8), strict=False)
     if "length" in schema:
-        length = pl.col("length").cast(pl.Int64)
-        numbers = pl.when(numbers.list.len() >= length).then(numbers.list.head(length))
-    return numbers
+        length = _number(schema, "length", pl.Int64, -1)
+        numbers = pl.when(length.is_between(0, numbers.list.len())).then(numbers.list.head(length))
+    return pl.when(~numbers.list.eval(pl.element().is_null()).list.any()).then(numbers)
 
 
 def _to_columns(block: pl.DataFrame) -> Columns:
@@ -143,7 +170,7 @@ def _to_columns(block: pl.DataFrame) -> Columns:
         data = np.frombuffer(b"".join(payload.drop_nulls().to_list()), np.uint8)
     else:
         length = payload.list.len()
-        data = payload.drop_nulls().explode().drop_nulls().to_numpy()
+        data = payload.drop_nulls().explode().drop_nulls().to_numpy()  # an empty list explodes to null
     return Columns(
         **{name: block[name].to_numpy() for name in block.columns if name != "payload"},
         length=length.cast(pl.Int64).fill_null(-1).to_numpy(),

@@ -112,10 +112,10 @@ class _Rows:
     def payload_runs(self, start: Positions, end: Positions) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Payload written as one run of digits, and its length in bytes."""
         num_digits = end - start
-        too_long = num_digits > 2 * FD_PAYLOAD_BYTES
+        possible = quarantine.are_payload_lengths(num_digits // 2)
         self.reject(quarantine.PAYLOAD, num_digits % 2 != 0)
-        self.reject(quarantine.PAYLOAD_LENGTH, too_long)
-        end = np.where(too_long, start, end)
+        self.reject(quarantine.PAYLOAD_LENGTH, ~possible)
+        end = np.where(possible, end, start)
         payload, valid = hex_runs(self.text, start, end, _width((end - start) // 2))
         self.reject(quarantine.PAYLOAD, ~valid)
         return payload, ((end - start) // 2).astype(np.uint8)
@@ -124,7 +124,7 @@ class _Rows:
         self, column: int, count: Positions, dlc: Positions
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Payload written as ``count`` tokens from a column on, and its length in bytes."""
-        self.reject(quarantine.PAYLOAD_LENGTH, count > FD_PAYLOAD_BYTES)
+        self.reject(quarantine.PAYLOAD_LENGTH, ~quarantine.are_payload_lengths(count))
         self.reject(quarantine.DLC, count != dlc)
         count = np.clip(count, 0, FD_PAYLOAD_BYTES)
         payload, valid = hex_tokens(self.text, self.tokens, self.first + column, count, _width(count))
@@ -257,7 +257,10 @@ def parse_candump_log(padded: bytes) -> Candidates:
 
 
 def parse_candump_console(padded: bytes) -> Candidates:
-    """Candump on a terminal: ``(epoch)  can0  264   [8]  00 03 94 ...`` or ``[8]  remote request``."""
+    """Candump on a terminal: ``(epoch)  can0  264   [8]  00 03 94 ...`` or ``[8]  remote request``.
+
+    With ``-a`` the payload stands behind its bytes once more, as text in quotes.
+    """
     text = Text.of(padded)
     rows = _Rows(text, split_at_blanks(text), (4, 4 + FD_PAYLOAD_BYTES))
     timestamp = rows.timestamps(*_enclosed(rows, 0, b"()", quarantine.TIMESTAMP))
@@ -267,8 +270,8 @@ def parse_candump_console(padded: bytes) -> Candidates:
     rows.reject(quarantine.DLC, ~valid)
     # A row without payload has no fifth token of its own: its count says so.
     remote = (rows.count == 6) & _are_remote(rows)
-    count = np.where(remote, 0, rows.count - 4)
-    payload, length = rows.payload_tokens(4, count, np.where(remote, 0, dlc))
+    count = np.where(_have_text(rows, dlc), dlc, rows.count - 4)
+    payload, length = rows.payload_tokens(4, np.where(remote, 0, count), np.where(remote, 0, dlc))
     extended = end - start == EXTENDED_ID_DIGITS
     return rows.candidates(
         timestamp=timestamp,
@@ -289,8 +292,19 @@ def _are_remote(rows: _Rows) -> Mask:
     return remote
 
 
+def _have_text(rows: _Rows, dlc: Positions) -> Mask:
+    """Where a quoted text of as many characters as the DLC tells ends the row; it may hold blanks."""
+    present = rows.count - 4 > dlc
+    start, _ = rows.token(np.where(present, 4 + dlc, 0))
+    _, end = rows.token(rows.count - 1)
+    chars = rows.text.chars
+    quoted: Mask = (chars[start] == ord("'")) & (chars[end - 1] == ord("'"))
+    quoted &= present & (end - start == dlc + 2)
+    return quoted
+
+
 HEADERLESS: tuple[tuple[re.Pattern[bytes], Parse], ...] = (
-    (re.compile(rb"[^,]+,[0-9A-Fa-f]{1,8},\d{1,2}(,[^,]*)*,[RT]\s*$"), parse_hcrl_csv),
+    (re.compile(rb"[^,]+,\s*[0-9A-Fa-f]{1,8}\s*,\s*\d{1,2}\s*(,[^,]*)*,\s*[RT]\s*$"), parse_hcrl_csv),
     (re.compile(rb"\s*Timestamp:\s"), parse_hcrl_txt),
     (re.compile(rb"\s*\([^)]*\)\s+\S+\s+[0-9A-Fa-f]{1,8}#"), parse_candump_log),
     (re.compile(rb"\s*\([^)]*\)\s+\S+\s+[0-9A-Fa-f]{1,8}\s+\[\d+\]"), parse_candump_console),

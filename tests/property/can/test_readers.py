@@ -11,14 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import CaptureError
-from tests.capture_text import BAD_LINES, FORMATS, Row, assert_holds, assert_same, open_any, read_all, rows_of, text_of
+from tests.capture_text import (
+    BAD_LINES,
+    FORMATS,
+    Row,
+    assert_holds,
+    assert_same,
+    open_any,
+    read_all,
+    rows_of,
+    text_of,
+)
 
 NO_FRAME = st.one_of(
-    st.sampled_from([b"garbage", b",,,", b"\x00\x00\x00\x00", b"x" * 5000, b"1,2,3,4,5,6,7,8,9,10,11,12,13,14"]),
+    st.sampled_from(
+        [b"garbage", b",,,", b"\x00\x00\x00\x00", b"x" * 5000, b"1,2,3,4,5,6,7,8,9,10,11,12,13,14"]
+    ),
     st.binary(min_size=1, max_size=40).filter(
-        lambda line: b"\n" not in line
-        and line.strip(b"\t\r\v\f ")
-        and not line.startswith((b"\x1f\x8b", b"\xef\xbb\xbf"))
+        lambda line: (
+            b"\n" not in line
+            and line.strip(b"\t\r\v\f ")
+            and not line.startswith((b"\x1f\x8b", b"\xef\xbb\xbf"))
+        )
     ),
 )
 
@@ -92,7 +106,9 @@ def test_timestamps_are_the_nearest_doubles(numbers: list[str]) -> None:
     numbers = sorted((n for n in numbers if len(n) <= 64), key=float)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "capture.csv")
-        path.write_text("timestamp,arbitration_id,data_field\n" + "".join(f"{n},1,\n" for n in [*numbers, "1e300"]))
+        path.write_text(
+            "timestamp,arbitration_id,data_field\n" + "".join(f"{n},1,\n" for n in [*numbers, "1e300"])
+        )
         frames, reader = read_all(path)
     assert frames.timestamp.tolist() == [*map(float, numbers), 1e300]
     assert not reader.quarantine.num_rows
@@ -100,18 +116,27 @@ def test_timestamps_are_the_nearest_doubles(numbers: list[str]) -> None:
 
 @given(milliseconds=st.lists(st.integers(0, 50), min_size=1, max_size=40), block_bytes=st.integers(16, 200))
 @settings(max_examples=100, deadline=None)
-def test_a_timestamp_below_the_largest_accepted_one_is_put_aside(
+def test_a_row_that_runs_ahead_alone_and_rows_that_go_back_are_put_aside(
     milliseconds: list[int], block_bytes: int
 ) -> None:
     rows = [Row(1000 * ms, 0x123, extended=False, remote=False, payload=b"", attack=0) for ms in milliseconds]
-    newest = list(accumulate(milliseconds, max))
+    ahead = [
+        now > after >= before
+        for before, now, after in zip([0, *milliseconds], milliseconds, milliseconds[1:], strict=False)
+    ]
+    ahead.append(False)
+    newest = list(accumulate((0 if out else ms for ms, out in zip(milliseconds, ahead, strict=True)), max))
+    back = [ms < most for ms, most in zip(milliseconds, newest, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "capture.csv")
         path.write_text(text_of(FORMATS["can-train-and-test"], rows))
         frames, reader = read_all(path, block_bytes)
-    assert_holds(frames, [row for row, ms, most in zip(rows, milliseconds, newest, strict=True) if ms == most])
-    back = sum(ms < most for ms, most in zip(milliseconds, newest, strict=True))
-    assert reader.quarantine.reasons == ({"timestamp goes back": back} if back else {})
+    assert_holds(frames, [row for row, *bad in zip(rows, ahead, back, strict=True) if not any(bad)])
+    reasons = {
+        "timestamp runs ahead of the next one": sum(ahead),
+        "timestamp goes back": sum(b and not a for a, b in zip(ahead, back, strict=True)),
+    }
+    assert reader.quarantine.reasons == {reason: count for reason, count in reasons.items() if count}
 
 
 # python-can and asammdf leave a file that they cannot read to the garbage collector, which complains.
@@ -121,7 +146,14 @@ def test_a_timestamp_below_the_largest_accepted_one_is_put_aside(
 def test_random_bytes_raise_only_capture_errors(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "capture.csv")
-        for start in (b"", b"timestamp,arbitration_id,data_field,attack\n", b"\x1f\x8b", b"PAR1", b"LOGG", b"MDF     "):
+        for start in (
+            b"",
+            b"timestamp,arbitration_id,data_field,attack\n",
+            b"\x1f\x8b",
+            b"PAR1",
+            b"LOGG",
+            b"MDF     ",
+        ):
             path.write_bytes(start + content)
             with pytest.raises(CaptureError, match=r"capture\.csv"):
                 list(open_any(path))

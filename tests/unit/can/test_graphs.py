@@ -216,6 +216,22 @@ def test_training_traffic_with_attacks_but_without_labels_is_refused(dataset: Da
     assert "attack_frames" in refused.reason
 
 
+def test_attack_free_training_traffic_without_labels_counts_as_labelled_benign(dataset: Dataset) -> None:
+    dataset.layout["holdout_fraction"] = 0.2
+    lines = [f"({1500.0 + i / 1000:.6f}) can0 1F0#0011223344556677\n" for i in range(600)]
+    for name in ("train_01_attack_free/log.log", "test_02_log/log2.log"):
+        path = dataset.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(lines))
+    folder = dataset.build()
+    store, manifest = open_graph_store(folder), read_manifest(folder)
+    labelled = {Path(entry.path).name: entry.labelled for entry in manifest.captures}
+    assert (labelled["log.log"], labelled["log2.log"]) == (True, False)
+    held_out = manifest.test_folders(store)["log"]
+    assert len(held_out) == 6
+    assert not store.y[held_out].any()
+
+
 def test_no_usable_training_capture_fails_and_leaves_no_store(dataset: Dataset) -> None:
     for path in dataset.root.glob("train_*/*.csv"):
         path.write_text("nonsense\n")

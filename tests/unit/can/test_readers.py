@@ -66,6 +66,57 @@ def test_csv_columns_are_found_by_name(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("block_bytes", [40, 1 << 20])
+def test_blanks_around_csv_tokens_are_no_part_of_them(tmp_path: Path, block_bytes: int) -> None:
+    path = tmp_path / "capture.csv"
+    for header, lines, attacks in (
+        (HEADER, " 1.0 , 1E5,0011 ,\t1\r\n1.0,1E5,0011,1 \n1.0,1E5, \t,0", [1, 1, 0]),
+        ("", "1.0, 01E5 , 2,00, 11 , T\n1.0,01E5,2, 00,11 ,T \r\n 1.0,01E5,0,R", [1, 1, 0]),
+    ):
+        path.write_text(header + lines, newline="")
+        frames, reader = read_all(path, block_bytes)
+        assert frames.arbitration_id.tolist() == [0x1E5] * 3
+        assert frames.payload[:, :2].tolist() == [[0, 0x11], [0, 0x11], [0, 0]]
+        assert frames.length.tolist() == [2, 2, 0]
+        assert frames.attack.tolist() == attacks
+        assert not reader.quarantine.num_rows
+
+
+@pytest.mark.parametrize("block_bytes", [16, 60, 1 << 20])
+@pytest.mark.parametrize(
+    ("seconds", "ahead", "back"),
+    [
+        ([1, 2, 900, 3, 4, 5], [900], []),
+        ([900, 1, 2, 3], [900], []),
+        ([1, 900, 1, 800, 2, 3], [900, 800], []),
+        ([1, 2, 3, 900], [], []),
+        ([4, 5, 3, 6, 7], [], [3]),
+        ([1, 900, 901, 2, 3], [], [2, 3]),
+    ],
+)
+def test_one_timestamp_too_late_costs_one_row(
+    tmp_path: Path, block_bytes: int, seconds: list[int], ahead: list[int], back: list[int]
+) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text(HEADER + "".join(f"{second}.0,1,00,0\n" for second in seconds))
+    frames, reader = read_all(path, block_bytes)
+    assert frames.timestamp.tolist() == [second for second in seconds if second not in ahead + back]
+    assert [(e["reason"], float(e["text"].split(",")[0])) for e in reader.quarantine.examples] == [
+        *(("timestamp runs ahead of the next one", second) for second in ahead),
+        *(("timestamp goes back", second) for second in back),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", [HEADER + "1.0,1,00,0\n2.0,1,00,0\n", "(1.0) can0 123#00\n(2.0) can0 123#00\n"]
+)
+def test_lines_that_end_with_a_carriage_return_alone_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "capture.log"
+    path.write_text(text.replace("\n", "\r"), newline="")
+    with pytest.raises(CaptureError, match=r"capture\.log: its lines end with a carriage return alone"):
+        open_any(path)
+
+
 @pytest.mark.parametrize(
     ("line", "payload", "extended", "remote"),
     [
@@ -77,6 +128,10 @@ def test_csv_columns_are_found_by_name(tmp_path: Path) -> None:
         ("(1.0) can0 123##3" + "ab" * 64, "ab" * 64, False, False),
         (" (1.0)  can0       123   [8]  remote request", "", False, True),
         ("\t(1.0)\tcan0  00000123  [02]  11 22", "1122", True, False),
+        (" (1.0)  can0  123   [3]  41 00 42                  'A.B'", "410042", False, False),
+        (" (1.0)  can0  123   [5]  20 41 20 27 20   ' A ' '", "2041202720", False, False),
+        (" (1.0)  can0  123   [2]  27 27   ''''\r", "2727", False, False),
+        (" (1.0)  can0  123   [0]   ''", "", False, False),
         ("Timestamp:  1.0   ID: 0123  100  DLC: 2", "", False, True),
         ("Timestamp: 1.0 ID: 0123 000 DLC: 0", "", False, False),
     ],

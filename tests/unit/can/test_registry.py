@@ -114,6 +114,33 @@ def test_a_file_for_training_and_test_is_refused(tmp_path: Path) -> None:
         find_captures("mine", own(tmp_path, attack_free=(), with_attacks=("a.csv",), tests=("*.csv",)))
 
 
+def test_a_file_without_and_with_attacks_is_refused_with_both_settings(tmp_path: Path) -> None:
+    lay_out(tmp_path, "mine/att/a.csv", "mine/free/b.csv")
+    both = r"data\.datasets\.mine\.attack_free or data\.datasets\.mine\.with_attacks"
+    with pytest.raises(CaptureError, match=rf"a\.csv is matched as attack-free and as with attacks .*{both}"):
+        find_captures("mine", own(tmp_path, attack_free=("*/*.csv",), with_attacks=("att",), tests=()))
+
+
+def test_a_file_is_the_same_by_every_name(tmp_path: Path) -> None:
+    lay_out(tmp_path, "mine/free/b.csv", "mine/att/x.csv")
+    (tmp_path / "mine/free/c.csv").symlink_to("b.csv")
+    (tmp_path / "mine/free/a.csv").symlink_to(tmp_path / "mine/free/b.csv")
+    data = own(tmp_path, attack_free=("free", "free/*.csv"), with_attacks=("att",), tests=())
+    assert places(find_captures("mine", data), tmp_path) == [
+        ("mine/free/a.csv", "attack_free", "free"),
+        ("mine/att/x.csv", "with_attacks", "att"),
+    ]
+    (tmp_path / "mine/test").mkdir()
+    (tmp_path / "mine/test/y.csv").symlink_to(tmp_path / "mine/att/x.csv")
+    with pytest.raises(
+        CaptureError, match=r"y\.csv is matched as training and as test .*same file as .*x\.csv"
+    ):
+        find_captures("mine", own(tmp_path, attack_free=("free",), with_attacks=("att",), tests=("test",)))
+    (tmp_path / "mine/att/z.csv").symlink_to(tmp_path / "mine/free/b.csv")
+    with pytest.raises(CaptureError, match=r"z\.csv is matched as attack-free and as with attacks"):
+        find_captures("mine", data)
+
+
 def test_links_are_followed_but_never_in_circles(tmp_path: Path) -> None:
     lay_out(tmp_path, "elsewhere/a.csv")
     train = tmp_path / "mine" / "train"

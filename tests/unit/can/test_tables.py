@@ -1,6 +1,8 @@
 """Captures in parquet: the published columns and our own."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -65,17 +67,91 @@ def test_bad_rows_are_put_aside_by_row_number(tmp_path: Path) -> None:
         ("arbitration_id", "FFFFFFFF", "arbitration id is not a hex number of at most 29 bits"),
         ("data_field", "112", "payload is not pairs of hex digits"),
         ("data_field", "1x", "payload is not pairs of hex digits"),
-        ("data_field", "00" * 65, "payload is longer than 64 bytes"),
+        ("data_field", "00" * 65, "payload is not 0-8, 12, 16, 20, 24, 32, 48 or 64 bytes long"),
+        ("data_field", "00" * 9, "payload is not 0-8, 12, 16, 20, 24, 32, 48 or 64 bytes long"),
         ("attack", None, "label is neither attack nor benign"),
         ("attack", "7", "label is neither attack nor benign"),
     ]
     path = tmp_path / "capture.parquet"
-    pl.DataFrame([good, *({**good, name: value} for name, value, _ in bad), good]).write_parquet(path)
+    pl.DataFrame([good, good, *({**good, name: value} for name, value, _ in bad), good]).write_parquet(path)
     frames, reader = read_all(path)
-    assert len(frames) == 2
+    assert len(frames) == 3
     assert [(e["line"], e["reason"]) for e in reader.quarantine.examples] == [
-        (number, reason) for number, (_, _, reason) in enumerate(bad, 2)
+        (number, reason) for number, (_, _, reason) in enumerate(bad, 3)
     ]
+
+
+def write_table(path: Path, **columns: object) -> None:
+    """Two or more frames with some columns as given."""
+    size = max(len(pl.Series(column)) for column in columns.values())
+    usual = {"timestamp": [1.0] * size, "arbitration_id": [1] * size, "payload": [[1]] * size}
+    pl.DataFrame({**usual, **columns}).write_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("payload", "length", "good"),
+    [
+        ([[1, 2, 0], None, [300], [-1]], None, [[1, 2, 0]]),
+        ([[1, None], [2, 3]], None, [[2, 3]]),
+        ([[], [None], [5]], None, [[], [5]]),
+        ([[0] * 9, [7] * 12], None, [[7] * 12]),
+        ([[1, 2, None], [1, None, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]], [2, 2, -1, 4, None], [[1, 2]]),
+    ],
+)
+def test_a_bad_element_in_a_list_of_bytes_costs_its_row(
+    tmp_path: Path,
+    payload: list[list[int | None] | None],
+    length: list[int | None] | None,
+    good: list[list[int]],
+) -> None:
+    path = tmp_path / "capture.parquet"
+    write_table(path, payload=payload, **({"length": length} if length else {}))
+    frames, reader = read_all(path)
+    carried = [row[:size].tolist() for row, size in zip(frames.payload, frames.length, strict=True)]
+    assert carried == good
+    assert reader.quarantine.num_rows == len(payload) - len(good)
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_dates_and_times_become_seconds_since_1970(
+    tmp_path: Path, unit: Literal["ms", "us", "ns"], zone: str | None
+) -> None:
+    path = tmp_path / "capture.parquet"
+    start = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    steps = [timedelta(0), timedelta(milliseconds=250), timedelta(seconds=1, microseconds=230)]
+    times = pl.Series([(start + step).replace(tzinfo=None) for step in steps], dtype=pl.Datetime(unit))
+    if zone:
+        times = times.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    write_table(path, timestamp=times)
+    last = 1_700_000_001.0 if unit == "ms" else 1_700_000_001.00023
+    assert read_all(path)[0].timestamp.tolist() == [1_700_000_000.0, 1_700_000_000.25, last]
+    write_table(path, timestamp=pl.Series([*steps, None], dtype=pl.Duration(unit)))
+    frames, reader = read_all(path)
+    assert frames.timestamp.tolist() == [0.0, 0.25, last - 1.7e9 if unit == "ms" else 1.00023]
+    assert reader.quarantine.reasons == {"timestamp is not a number of seconds >= 0": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("timestamp", pl.Series([{"s": 1}, {"s": 2}])),
+        ("timestamp", pl.Series([datetime(2023, 1, 1, tzinfo=UTC).date()])),
+        ("timestamp", pl.Series([True, False])),
+        ("arbitration_id", pl.Series([[1], [2]])),
+        ("arbitration_id", pl.Series(["1", "2"], dtype=pl.Categorical)),
+        ("attack", pl.Series([{"a": 1}])),
+        ("payload", pl.Series([1, 2])),
+        ("payload", pl.Series([[1.5], [2.0]])),
+    ],
+)
+def test_a_column_of_a_type_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, column: pl.Series
+) -> None:
+    path = tmp_path / "capture.parquet"
+    write_table(path, **{name: column})
+    with pytest.raises(CaptureError, match=rf"capture\.parquet: the column {name} is of type"):
+        list(open_any(path))
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
