@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -81,7 +81,7 @@ def test_bad_rows_are_put_aside_by_row_number(tmp_path: Path) -> None:
     ]
 
 
-def write_table(path: Path, **columns: object) -> None:
+def write_table(path: Path, **columns: Any) -> None:
     """Two or more frames with some columns as given."""
     size = max(len(pl.Series(column)) for column in columns.values())
     usual = {"timestamp": [1.0] * size, "arbitration_id": [1] * size, "payload": [[1]] * size}
