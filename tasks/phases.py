@@ -21,40 +21,27 @@ def is_curable(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> 
     return isinstance(error, TrainingProcessError) and retryable(error.kind)
 
 
-@task(cache_policy=NO_CACHE, retry_condition_fn=is_curable, retry_delay_seconds=RETRY_DELAY_S)
-def build_graphs(chain: Chain) -> None:
-    """Captures to the flat graph store."""
-    chain.run_phase(GRAPHS)
+def _phase_task(phase: str, name: str, description: str) -> Task[[Chain], None]:
+    @task(
+        name=name,
+        description=description,
+        cache_policy=NO_CACHE,
+        retry_condition_fn=is_curable,
+        retry_delay_seconds=RETRY_DELAY_S,
+    )
+    def run_phase(chain: Chain) -> None:
+        chain.run_phase(phase)
 
-
-@task(cache_policy=NO_CACHE, retry_condition_fn=is_curable, retry_delay_seconds=RETRY_DELAY_S)
-def train_teacher(chain: Chain) -> None:
-    """Full-size VGAE and GAT."""
-    chain.run_phase(TEACHER)
-
-
-@task(cache_policy=NO_CACHE, retry_condition_fn=is_curable, retry_delay_seconds=RETRY_DELAY_S)
-def distill_student(chain: Chain) -> None:
-    """Compressed VGAE and GAT, distilled from the teacher."""
-    chain.run_phase(STUDENT)
-
-
-@task(cache_policy=NO_CACHE, retry_condition_fn=is_curable, retry_delay_seconds=RETRY_DELAY_S)
-def train_fusion(chain: Chain) -> None:
-    """DQN agent that weighs the student's VGAE and GAT."""
-    chain.run_phase(FUSION)
-
-
-@task(cache_policy=NO_CACHE, retry_condition_fn=is_curable, retry_delay_seconds=RETRY_DELAY_S)
-def evaluate_models(chain: Chain) -> None:
-    """All models and baselines on every test folder."""
-    chain.run_phase(EVALUATION)
+    return run_phase
 
 
 PHASE_TASKS: Mapping[str, Task[[Chain], None]] = {
-    GRAPHS: build_graphs,
-    TEACHER: train_teacher,
-    STUDENT: distill_student,
-    FUSION: train_fusion,
-    EVALUATION: evaluate_models,
+    phase: _phase_task(phase, name, description)
+    for phase, name, description in (
+        (GRAPHS, "build_graphs", "Captures to the flat graph store."),
+        (TEACHER, "train_teacher", "Full-size VGAE and GAT."),
+        (STUDENT, "distill_student", "Compressed VGAE and GAT, distilled from the teacher."),
+        (FUSION, "train_fusion", "DQN agent that weighs the student's VGAE and GAT."),
+        (EVALUATION, "evaluate_models", "All models and baselines on every test folder."),
+    )
 }

@@ -107,7 +107,7 @@ def wait_for(
         time.sleep(0.2)
 
 
-def processes_that_name(text: str) -> list[str]:
+def processes_that_name(text: str) -> list[int]:
     """Living processes, other than this one, whose command line or environment mentions a text."""
     found = []
     for proc in Path("/proc").glob("[0-9]*"):
@@ -118,5 +118,5 @@ def processes_that_name(text: str) -> list[str]:
         except OSError:
             continue
         if text.encode() in seen:
-            found.append(seen.split(b"\0")[0].decode())
+            found.append(int(proc.name))
     return found

@@ -1,6 +1,7 @@
 """The main job through a real Prefect server, real training processes and real files."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -156,6 +157,25 @@ def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: 
     shown = run(*arguments, "--resume", plan_id)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert set(phase_statuses(layout).values()) == {"completed"}
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "out")
+    process = start(
+        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo", "--output-dir",
+        str(layout.root),
+    )  # fmt: skip
+    wait_for(lambda: phase_statuses(layout).get("teacher") == "running", process)
+    plan_id = only_plan(layout.root)
+    (training,) = processes_that_name(f"{plan_id}-demo")
+    os.kill(training, signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    teacher = PLAN_STATE.fold(EventLog(layout.events).read(plan_id)).phases["demo", "teacher"]
+    assert (teacher.status, teacher.attempts) == ("completed", 2)
+    assert teacher.reason.startswith("killed")
 
 
 @pytest.mark.slow

@@ -1,0 +1,94 @@
+"""How far a plan is, from its events alone."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from core.events.catalogue import (
+    Fact,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseSkipped,
+    PhaseStarted,
+    PlanCreated,
+    PlanFinished,
+    PlanResumed,
+    to_event,
+)
+from core.planning.plan_state import PLAN_STATE, PlanState
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def created(**actions: str) -> PlanCreated:
+    steps = [
+        {"dataset": "car", "phase": phase, "action": action, "reason": "r", "settings_digest": "d"}
+        for phase, action in actions.items()
+    ]
+    return PlanCreated(steps=steps, settings={}, machine={}, force=False)
+
+
+def started(phase: str, attempt: int = 1) -> PhaseStarted:
+    return PhaseStarted(
+        dataset="car", phase=phase, attempt=attempt, device="cpu", precision="fp32", micro_batch_size=64
+    )
+
+
+def failed(phase: str, kind: str) -> PhaseFailed:
+    return PhaseFailed(dataset="car", phase=phase, attempt=1, kind=kind, message="m", micro_batch_size=64)
+
+
+def finished(phase: str) -> PhaseFinished:
+    return PhaseFinished(dataset="car", phase=phase, attempt=1, duration_s=1.0, peak_memory_mib=1.0)
+
+
+def fold(*timed: tuple[float, Fact]) -> PlanState:
+    return PLAN_STATE.fold(
+        replace(to_event("plan", fact), occurred_at=BEGAN + timedelta(seconds=at)) for at, fact in timed
+    )
+
+
+def test_steps_that_are_up_to_date_are_not_left_to_do() -> None:
+    state = fold((0, created(teacher="skip", student="run")))
+    assert state.remaining("car") == ["student"]
+
+
+def test_a_failed_phase_and_those_it_blocks_are_left_to_do() -> None:
+    state = fold(
+        (0, created(teacher="run", student="run")),
+        (1, started("teacher")),
+        (2, failed("teacher", "bug")),
+        (3, PhaseSkipped(dataset="car", phase="student", reason="teacher failed")),
+        (4, PlanFinished(status="failed", duration_s=4.0)),
+    )
+    assert state.status == "failed"
+    assert state.remaining("car") == ["teacher", "student"]
+    assert state.phases["car", "student"].status == "blocked"
+
+
+def test_only_failures_for_want_of_memory_count_as_such() -> None:
+    kinds = ["cuda_oom", "killed", "host_oom", "cuda_error", "hang"]
+    state = fold((0, created(teacher="run")), *((1.0, failed("teacher", kind)) for kind in kinds))
+    assert state.phases["car", "teacher"].num_ooms == 2
+
+
+def test_a_retry_that_went_through_completes_the_phase() -> None:
+    state = fold(
+        (0, created(teacher="run")),
+        (1, started("teacher")),
+        (2, failed("teacher", "killed")),
+        (3, started("teacher", 2)),
+        (4, finished("teacher")),
+    )
+    assert state.remaining("car") == []
+    assert state.phases["car", "teacher"].attempts == 2
+
+
+def test_a_plan_taken_up_again_runs_and_the_pause_before_does_not_count_as_work() -> None:
+    facts: list[tuple[float, Fact]] = [
+        (0, created(teacher="run")),
+        (10, started("teacher")),
+        (1000, PlanResumed(remaining=["car/teacher"])),
+        (1005, started("teacher", 2)),
+    ]
+    assert fold(*facts).status == "running"
+    assert fold(*facts).worked_s == 15
