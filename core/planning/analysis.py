@@ -40,7 +40,7 @@ def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
     plans = log.streams()
     if not plans or (plan_id and plan_id not in plans):
         raise SettingsError(
-            f"no plan {plan_id or ''} in {log.root}; known plans: {', '.join(plans) or 'none'} (setting "
+            f"no {f'plan {plan_id}' if plan_id else 'plans'} in {log.root}; known plans: {', '.join(plans) or 'none'} (setting "
             "output_dir, flag --output-dir)"
         )
     written = []

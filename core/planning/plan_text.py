@@ -44,7 +44,10 @@ def _predicted(estimate: PhaseEstimate | None, price: float) -> tuple[str, str, 
 
 
 def _with_error(mean: float, std: float | None, unit: str) -> str:
-    return f"{mean:.0f} ± {std:.0f} {unit}" if std is not None else f"{mean:.0f} {unit} (once)"
+    digits = 1 if mean < 10 else 0
+    return (
+        f"{mean:.{digits}f} {unit} (once)" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f} {unit}"
+    )
 
 
 def _total(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], price: float) -> str:
@@ -58,8 +61,10 @@ def _total(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], price
             "45 + 35 + 60 minutes for teacher, student and fusion of one dataset on a GPU."
         )
     mean = sum(e.duration_mean_s for e in known)
-    spread = sum((e.duration_std_s or 0.0) ** 2 for e in known) ** 0.5
+    spreads = [e.duration_std_s for e in known if e.duration_std_s is not None]
+    spread = sum(s**2 for s in spreads) ** 0.5
+    error = f" ± {spread:.0f}" if spreads else ""
     cost = f", cost {mean / 3600 * price:.2f} ± {spread / 3600 * price:.2f}" if price else ""
     unknown = f"; {len(running) - len(known)} without history" if len(known) < len(running) else ""
     based_on = f"based on {sum(e.num for e in known)} earlier phases on this device"
-    return f"{len(running)} phases to run: {mean:.0f} ± {spread:.0f} s{cost} ({based_on}{unknown})"
+    return f"{len(running)} phases to run: {mean:.0f}{error} s{cost} ({based_on}{unknown})"
