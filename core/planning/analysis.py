@@ -39,9 +39,10 @@ def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
     log = EventLog(layout.events)
     plans = log.streams()
     if not plans or (plan_id and plan_id not in plans):
+        asked = f"plan {plan_id}" if plan_id else "plans"
         raise SettingsError(
-            f"no {f'plan {plan_id}' if plan_id else 'plans'} in {log.root}; known plans: {', '.join(plans) or 'none'} (setting "
-            "output_dir, flag --output-dir)"
+            f"no {asked} in {log.root} (setting output_dir, flag --output-dir); known plans: "
+            f"{', '.join(plans) or 'none'}"
         )
     written = []
     for chosen in [plan_id] if plan_id else plans:
