@@ -1,5 +1,6 @@
 """One dataset's chain: its phases, run one by one in the training process, every step an event."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Self
 
 from core.can.digest import find_shared_captures
 from core.can.registry import Capture, find_captures
-from core.errors import TrainingProcessError
+from core.errors import TrainingError, TrainingProcessError
 from core.events.catalogue import (
     CaptureRefused,
     CapturesDigested,
@@ -29,6 +30,7 @@ from core.planning.plan import captures_digested
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
 from core.resources.process import TrainingProcess
+from core.training.batch_plan import num_steps
 from core.training.job import PhaseJob
 from settings.app import Settings
 from settings.errors import RetrainError
@@ -70,7 +72,7 @@ class Chain:
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Begin; the captures are digested, since every later step rests on them."""
+        """Say that work on the dataset begins."""
         self.emit(ChainStarted(dataset=self.dataset))
         return self
 
@@ -111,7 +113,7 @@ class Chain:
             TrainingProcessError: The attempt failed; its kind says whether another can cure it.
         """
         state = self._state().phases[self.dataset, phase]
-        micro_batch_size = self._micro_batch_size(phase)
+        micro_batch_size = self.micro_batch_size(phase)
         attempt = state.attempts + 1
         self.emit(
             PhaseStarted(
@@ -128,7 +130,7 @@ class Chain:
             if phase == GRAPHS:
                 self._build_graphs()
             else:
-                job = self._job(phase, micro_batch_size, attempt)
+                job = self.job(phase, micro_batch_size, attempt)
                 self._process.run(
                     f"core.training.phases:{job.target}",
                     job,
@@ -195,12 +197,17 @@ class Chain:
                 self.emit(CaptureRefused(dataset=self.dataset, path=str(capture.path), reason=reason))
         return kept
 
-    def _job(self, phase: str, micro_batch_size: int, attempt: int) -> PhaseJob:
-        events = self._log.read(self.plan_id)
-        facts = [to_fact(event) for event in events]
-        built = next(f for f in reversed(facts) if isinstance(f, GraphsBuilt) and f.dataset == self.dataset)
+    def job(self, phase: str, micro_batch_size: int, attempt: int) -> PhaseJob:
+        """What the training process is told about an attempt of a phase.
+
+        Raises:
+            TrainingError: The plan has no graphs of the dataset.
+        """
+        built = self._built()
+        if built is None:
+            raise TrainingError(f"{self.dataset} has no graphs in plan {self.plan_id}: make a new plan")
         # What this plan read and trained itself comes first: others may have seen newer captures since.
-        own = REGISTRY_VIEW.fold(events)
+        own = REGISTRY_VIEW.fold(self._log.read(self.plan_id))
         parent_key = (self.dataset, PARENT.get(phase, ""))
         parent = own.models.get(parent_key) or self._view().models.get(parent_key)
         return PhaseJob(
@@ -217,11 +224,22 @@ class Chain:
             attempt=attempt,
         )
 
-    def _micro_batch_size(self, phase: str) -> int:
-        """What the settings say, halved for every attempt of this phase that ran out of memory."""
-        state = self._state().phases[self.dataset, phase]
+    def micro_batch_size(self, phase: str) -> int:
+        """What the settings say; after a lack of memory, half of what a step really held, each time."""
         training = self.settings.training
-        return max(1, (training.micro_batch_size or training.batch_size) >> state.num_ooms)
+        asked = training.micro_batch_size or training.batch_size
+        num_ooms = self._state().phases[self.dataset, phase].num_ooms
+        built = self._built()
+        if not num_ooms or built is None:
+            return asked
+        num_train = built.splits["train"]
+        steps = num_steps(num_train, training.batch_size, training.min_steps_per_epoch)
+        return max(1, min(asked, math.ceil(num_train / steps)) >> num_ooms)
+
+    def _built(self) -> GraphsBuilt | None:
+        """The graphs this plan built or found for the dataset."""
+        facts = (to_fact(event) for event in reversed(self._log.read(self.plan_id)))
+        return next((f for f in facts if isinstance(f, GraphsBuilt) and f.dataset == self.dataset), None)
 
     def _state(self) -> PlanState:
         return PLAN_STATE.fold(self._log.read(self.plan_id))
