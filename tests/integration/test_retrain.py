@@ -140,10 +140,9 @@ def test_changed_distillation_settings_retrain_student_and_fusion_only(
 @pytest.mark.faults
 def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> None:
     arguments = (
-        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo", "--output-dir",
-        str(tmp_path / "out"),
+        "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
     )  # fmt: skip
-    process = start(*arguments)
+    process = start(*arguments, "--datasets", "demo")
     layout = Layout(tmp_path / "out")
     wait_for(lambda: "running" in phase_statuses(layout).get("teacher", ""), process)
     process.send_signal(signal.SIGINT)
@@ -182,10 +181,9 @@ def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Pa
 @pytest.mark.faults
 def test_sigkill_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> None:
     arguments = (
-        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo", "--output-dir",
-        str(tmp_path / "out"),
+        "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
     )  # fmt: skip
-    process = start(*arguments)
+    process = start(*arguments, "--datasets", "demo")
     layout = Layout(tmp_path / "out")
     wait_for(lambda: "running" in phase_statuses(layout).get("student", ""), process)
     process.kill()
