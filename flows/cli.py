@@ -202,4 +202,4 @@ def show_progress(level: int) -> None:
     log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
