@@ -11,7 +11,7 @@ from torch.nn import functional
 from core.models.batch import NUM_EDGE_FEATURES, NUM_NODE_FEATURES, GraphBatch
 from core.models.gatv2 import GATv2Layer
 from core.models.id_embedding import IdEmbedding
-from core.models.segments import segment_mean
+from core.models.segments import segment_max
 from settings.models import GatSettings, IdEmbeddingSettings
 
 NUM_CLASSES = 2
@@ -67,7 +67,9 @@ def _jumping_knowledge(settings: GatSettings, width: int) -> nn.Module:
 
 
 class Gat(nn.Module):
-    """GATv2 layers (arXiv 2105.14491), jumping knowledge (arXiv 1806.03536), mean readout, MLP head.
+    """GATv2 layers (arXiv 2105.14491), jumping knowledge (arXiv 1806.03536), max readout, MLP head.
+
+    The readout is the maximum over nodes: an attack shows in few of a window's nodes, their mean drowns it.
 
     Args:
         settings: Widths and depths.
@@ -107,7 +109,7 @@ class Gat(nn.Module):
                 uniform = uniform[:, i * self.heads : (i + 1) * self.heads]
             x = functional.elu(layer(x, batch.edges, batch.edge_attr, uniform))
             outputs.append(x)
-        embedding = segment_mean(self.jump(outputs).float(), batch.graph, batch.node_ptr)
+        embedding = segment_max(self.jump(outputs).float(), batch.graph, batch.num_graphs)
         hidden = embedding
         for linear in self.head[:-1]:
             hidden = functional.relu(linear(hidden))

@@ -81,7 +81,7 @@ class Contest:
         dtype: torch.dtype = torch.float32,
         widths: str = "published",
     ) -> None:
-        self.widths = WIDTHS[widths]
+        self.widths, self.seed = WIDTHS[widths], 0
         self.store, self.batch, self.device = store, batch, device
         self.train, self.val = (np.flatnonzero(store.split == part) for part in (TRAIN, VAL))
         scaler = Scaler.fit(store, 10.0)
@@ -95,11 +95,11 @@ class Contest:
 
     def ours(self, size: str) -> Gat:
         ids = getattr(PUBLISHED, size).ids
-        return seeded(lambda: Gat(self.widths[size], ids, DROPOUT), 0).to(self.device)
+        return seeded(lambda: Gat(self.widths[size], ids, DROPOUT), self.seed).to(self.device)
 
     def peer(self, size: str) -> PeerGat:
         ids = getattr(PUBLISHED, size).ids
-        return seeded(lambda: PeerGat(self.widths[size], ids, DROPOUT), 0).to(self.device)
+        return seeded(lambda: PeerGat(self.widths[size], ids, DROPOUT), self.seed).to(self.device)
 
     def reader(self) -> Reader:
         return Reader(self.data, self.precision, 1024)
@@ -175,18 +175,19 @@ def measure(contest: Contest, kind: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def quality(contest: Contest, kind: str, epochs: int) -> dict[str, float]:
+def quality(contest: Contest, kind: str, epochs: int, num_seeds: int) -> dict[str, list[float]]:
     """Best MCC on validation within the same number of epochs of both sides, as early stopping keeps it."""
-    ours, our_model, peer, peer_model, prepare = contest.race(kind)
-    prepare()
-    found = []
-    for _ in range(epochs):
-        next(ours), next(peer)
-        found.append((contest.our_mcc(our_model), contest.peer_mcc(peer_model)))
-    return {
-        "ours_val_mcc": round(max(mcc for mcc, _ in found), 3),
-        "peer_val_mcc": round(max(mcc for _, mcc in found), 3),
-    }
+    best: dict[str, list[float]] = {"ours_val_mcc": [], "peer_val_mcc": []}
+    for contest.seed in range(num_seeds):
+        ours, our_model, peer, peer_model, prepare = contest.race(kind)
+        prepare()
+        found = []
+        for _ in range(epochs):
+            next(ours), next(peer)
+            found.append((contest.our_mcc(our_model), contest.peer_mcc(peer_model)))
+        for side, values in zip(best.values(), zip(*found, strict=True), strict=True):
+            side.append(round(max(values), 3))
+    return best
 
 
 def main() -> None:
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--graphs", type=int, default=2048)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--widths", choices=sorted(WIDTHS), default="published")
     parser.add_argument("--threads", type=int, default=2)
@@ -214,7 +216,7 @@ def main() -> None:
     for kind in ("teacher", "student", "distillation"):
         result[kind] = measure(contest, kind, args.rounds)
         if kind != "distillation" and args.epochs:
-            result[kind] |= quality(contest, kind, args.epochs)
+            result[kind] |= quality(contest, kind, args.epochs, args.seeds)
         print(kind, result[kind], flush=True)
     (RESULTS / f"training-{args.widths}.json").write_text(
         json.dumps(result, indent=1) + "\n", encoding="utf-8"
