@@ -32,7 +32,7 @@ def print_results(results: RetrainingResults, console: Console) -> None:
 
 def _metrics_table(name: str, dataset: DatasetResult) -> Table:
     table = Table(title=name, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    table.add_column("test folder")
+    table.add_column("test folder", overflow="fold")
     table.add_column("model")
     for title in _COLUMNS.values():
         table.add_column(title, justify="right")
