@@ -157,9 +157,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         coordinator.resumable(arguments.resume)
     else:
-        coordinator.create_retraining_plan(
-            arguments.force_retrain, arguments.datasets, arguments.priority_datasets
-        )
+        coordinator.check(arguments.datasets, arguments.priority_datasets)
     with hold(coordinator.layout.root):
         before = set(coordinator.log.streams())
     # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.

@@ -13,11 +13,11 @@ from core.analytics.results import PhaseResult, RetrainingResults, fold_results
 from core.analytics.telemetry import TelemetrySummary
 from core.events.catalogue import ConfigRecommended
 from core.events.event import Event
+from core.resources.process import OOM_KINDS
 from core.resources.profiles import profile_for
 from settings.app import Settings
 from settings.models import ModelSettings
 
-OOM_KINDS = frozenset({"cuda_oom", "host_oom", "fragmentation"})
 VRAM_TARGET = 0.85
 RAM_LIMIT = 0.80
 BUSY_PERCENT = 60.0

@@ -10,7 +10,7 @@ from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
 from core.planning.chain import Chain, Listener
 from core.planning.lock import hold
-from core.planning.plan import Plan, create_plan
+from core.planning.plan import Plan, choose_datasets, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.progress import logged_to
 from core.planning.registry_view import registry_view
@@ -59,6 +59,15 @@ class RetrainingCoordinator:
             priority=priority_datasets,
             force=force_retrain,
         )
+
+    def check(self, datasets: Sequence[str], priority_datasets: Sequence[str]) -> None:
+        """Say at once what would keep a plan from being made, without reading captures.
+
+        Raises:
+            SettingsError: An unknown dataset, none to be found, or no GPU where one is asked for.
+        """
+        self._machine_facts()
+        choose_datasets(self.settings, datasets, priority_datasets)
 
     def estimates(self, plan: Plan) -> dict[tuple[str, str], PhaseEstimate]:
         """What each phase of a plan took before on this kind of device, by (dataset, phase)."""

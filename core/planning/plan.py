@@ -89,16 +89,21 @@ def create_plan(
     Raises:
         SettingsError: An unknown dataset, or none to be found.
     """
-    names, absent = _choose(settings, datasets, priority)
+    names, absent = choose_datasets(settings, datasets, priority)
     steps = [step for name in names for step in _steps(name, settings, view, force)]
     now = datetime.now(UTC)
     plan_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     return Plan(plan_id, tuple(steps), absent, settings, machine, force)
 
 
-def _choose(
+def choose_datasets(
     settings: Settings, datasets: Sequence[str], priority: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
+    """Datasets in the order of work, and built-in ones that are absent with the reason; reads no capture.
+
+    Raises:
+        SettingsError: An unknown dataset, or none to be found.
+    """
     known = known_datasets(settings.data)
     for name in (*datasets, *priority):
         if name not in known:

@@ -19,8 +19,8 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.projection import Projection
+from core.resources.process import OOM_KINDS
 
-OOM_KINDS = frozenset({"cuda_oom", "host_oom"})
 PhaseStatus = Literal["pending", "running", "completed", "failed", "skipped", "blocked"]
 
 

@@ -20,6 +20,8 @@ from core.events.catalogue import Emit
 from core.resources.worker import CALL_MARK, STACK_SIGNAL, Outcome
 
 _WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]))"
+OOM_KINDS = frozenset({"cuda_oom", "host_oom", "fragmentation"})
+"""Failures for want of memory: less of it may cure them."""
 _RETRYABLE = frozenset({"cuda_oom", "host_oom", "cuda_error", "killed", "hang"})
 _STOP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 # What allocators print before they abort the process.
