@@ -168,7 +168,11 @@ def sample_events(
     log.say(
         0.0,
         PlanCreated(
-            steps=steps, settings=settings.model_dump(mode="json"), machine=MACHINES[gpu], force=False
+            steps=steps,
+            settings=settings.model_dump(mode="json"),
+            machine=MACHINES[gpu],
+            force=False,
+            previous=None,
         ),
     )
     failed = False
@@ -372,6 +376,7 @@ def _epochs(log: SampleLog, dataset: str, phase: str, now: float, num_epochs: in
                     phase=phase,
                     model=model,
                     epoch=epoch,
+                    num_steps=None,
                     path=f"checkpoints/{dataset}/{model}-{epoch:04}.pt",
                     sha256=_digest(dataset, f"{model}{epoch}"),
                 ),

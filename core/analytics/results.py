@@ -180,7 +180,7 @@ def fold_plan(events: Iterable[Event]) -> RetrainingPlan | None:
                 plan_id=event.stream,
                 created_at=event.occurred_at,
                 settings_digest=digest(payload["settings"]),
-                **payload,
+                **{name: payload[name] for name in ("force", "steps", "machine", "settings")},
             )
     return None
 

@@ -30,11 +30,14 @@ class PlanCreated(Fact):
     """A plan was made: which phases of which datasets will run, and why."""
 
     TYPE: ClassVar[str] = "plan_created"
+    VERSION: ClassVar[int] = 2
     steps: list[dict[str, Any]]
     """One per dataset and phase: dataset, phase, action (`run` or `skip`), reason, settings_digest."""
     settings: dict[str, Any]
     machine: dict[str, Any]
     force: bool
+    previous: dict[str, Any] | None
+    """Where the plan before this one stood: plan, position and sha256 of its last segment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,11 @@ class PlanResumed(Fact):
     """An interrupted plan was taken up again."""
 
     TYPE: ClassVar[str] = "plan_resumed"
+    VERSION: ClassVar[int] = 2
     remaining: list[str]
+    """What was left to do, as ``dataset/phase``."""
+    data_dir: str | None
+    """Where captures are from now on; None where they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +145,15 @@ class GraphsBuilt(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GraphsLost(Fact):
+    """The graph store that a plan had built is gone: it is built again."""
+
+    TYPE: ClassVar[str] = "graphs_lost"
+    dataset: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseStarted(Fact):
     """A phase began an attempt."""
 
@@ -211,12 +227,42 @@ class CheckpointWritten(Fact):
     """A checkpoint is on disk."""
 
     TYPE: ClassVar[str] = "checkpoint_written"
+    VERSION: ClassVar[int] = 2
     dataset: str
     phase: str
     model: str
     epoch: int
+    num_steps: int | None
+    """Steps of this epoch that were done; None for all of them."""
     path: str
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRefused(Fact):
+    """A checkpoint was found damaged; training goes on from the one before it, or from the beginning."""
+
+    TYPE: ClassVar[str] = "checkpoint_refused"
+    dataset: str
+    phase: str
+    model: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResumed(Fact):
+    """A later attempt went on from a checkpoint."""
+
+    TYPE: ClassVar[str] = "training_resumed"
+    dataset: str
+    phase: str
+    model: str
+    epoch: int
+    """The epoch it went on in."""
+    num_steps: int
+    """Steps of that epoch that were done before."""
+    path: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ class RetrainingCoordinator:
         Raises:
             SettingsError: No such plan, or it has nothing left to do.
         """
-        self._emit(plan_id, PlanResumed(remaining=self.resumable(plan_id)))
+        self._emit(plan_id, PlanResumed(remaining=self.resumable(plan_id), data_dir=None))
 
     def resumable(self, plan_id: str) -> list[str]:
         """What an interrupted plan has left to do, as ``dataset/phase``.

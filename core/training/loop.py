@@ -80,6 +80,7 @@ def fit(
                 phase=run.phase,
                 model=run.model,
                 epoch=state.next_epoch - 1,
+                num_steps=None,
                 path=str(path),
                 sha256=sha256,
             )

@@ -44,7 +44,7 @@ def test_a_plan_becomes_nested_runs_and_catches_up_without_repeating_itself(tmp_
     settings = load_settings().model_dump(mode="json")
     append(
         tmp_path,
-        PlanCreated(steps=[], settings=settings, machine={}, force=False),
+        PlanCreated(steps=[], settings=settings, machine={}, force=False, previous=None),
         epoch(0, 0.9),
         epoch(1, 0.5),
     )

@@ -50,7 +50,7 @@ def test_failed_and_unfinished_phases_are_no_history() -> None:
 
 def test_an_attempt_cut_off_by_a_crash_is_interrupted_at_the_last_word_heard() -> None:
     events = sample_events()[:30]
-    spans = fold_spans([*events, to_event("p", PlanResumed(remaining=[]))])
+    spans = fold_spans([*events, to_event("p", PlanResumed(remaining=[], data_dir=None))])
     cut = [span for span in spans if span.outcome == "interrupted"]
     assert cut
     assert all(span.ended_at == events[-1].occurred_at for span in cut)

@@ -123,7 +123,9 @@ def test_skipped_phases_carry_the_plans_reason_and_make_a_dataset_up_to_date() -
         "reason": "same digest",
         "settings_digest": "x",
     }
-    results = fold_results([to_event("p", PlanCreated(steps=[step], settings={}, machine={}, force=False))])
+    results = fold_results(
+        [to_event("p", PlanCreated(steps=[step], settings={}, machine={}, force=False, previous=None))]
+    )
     assert results.datasets["d"].status == "up_to_date"
     assert results.datasets["d"].phases["teacher"].status == "skipped"
     assert results.datasets["d"].phases["teacher"].reason == "same digest"
@@ -132,7 +134,7 @@ def test_skipped_phases_carry_the_plans_reason_and_make_a_dataset_up_to_date() -
 def test_a_resumed_plan_is_unfinished_again() -> None:
     events = [
         to_event("p", PlanFinished(status="failed", duration_s=3.0)),
-        to_event("p", PlanResumed(remaining=["d/fusion"])),
+        to_event("p", PlanResumed(remaining=["d/fusion"], data_dir=None)),
     ]
     results = fold_results(events)
     assert (results.status, results.finished_at, results.num_resumes) == ("unfinished", None, 1)

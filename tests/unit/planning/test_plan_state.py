@@ -24,7 +24,7 @@ def created(**actions: str) -> PlanCreated:
         {"dataset": "car", "phase": phase, "action": action, "reason": "r", "settings_digest": "d"}
         for phase, action in actions.items()
     ]
-    return PlanCreated(steps=steps, settings={}, machine={}, force=False)
+    return PlanCreated(steps=steps, settings={}, machine={}, force=False, previous=None)
 
 
 def started(phase: str, attempt: int = 1) -> PhaseStarted:
@@ -87,7 +87,7 @@ def test_a_plan_taken_up_again_runs_and_the_pause_before_does_not_count_as_work(
     facts: list[tuple[float, Fact]] = [
         (0, created(teacher="run")),
         (10, started("teacher")),
-        (1000, PlanResumed(remaining=["car/teacher"])),
+        (1000, PlanResumed(remaining=["car/teacher"], data_dir=None)),
         (1005, started("teacher", 2)),
     ]
     assert fold(*facts).status == "running"
