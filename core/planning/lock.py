@@ -1,4 +1,4 @@
-"""One plan at a time writes to an output directory."""
+"""Locks between processes: the kernel's, so none can outlive the process that holds it."""
 
 import fcntl
 import os
@@ -15,33 +15,39 @@ _PATIENCE_S = 1.0
 """Whoever only looks (``is_held``) holds the lock for a moment."""
 
 
+class HeldError(RetrainError):
+    """Another process holds a lock.
+
+    Args:
+        path: The lock file.
+        holder: What the other process wrote into it: its id.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"process {holder} holds {path}")
+        self.holder = holder
+
+
 @contextmanager
 def hold(root: Path) -> Iterator[None]:
-    """Hold an output directory; the lock is the kernel's, so it cannot outlive this process.
+    """Hold an output directory: one plan at a time writes to it.
 
     Raises:
         RetrainError: Another process holds it, or the directory cannot be written.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        file = (root / _NAME).open("a+", encoding="ascii")
+        file = acquire(root / _NAME, _PATIENCE_S)
+    except HeldError as error:
+        raise RetrainError(
+            f"process {error.holder} is carrying out a plan in {root}: wait for it, or choose another "
+            "--output-dir"
+        ) from error
     except OSError as error:
         raise RetrainError(
             f"cannot write to {root} (setting output_dir, flag --output-dir): {error.strerror}"
         ) from error
     with file:
-        deadline = time.monotonic() + _PATIENCE_S
-        while not _try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                raise RetrainError(
-                    f"process {file.read().strip() or '?'} is carrying out a plan in {root}: wait for it, or "
-                    "choose another --output-dir"
-                )
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         yield
 
 
@@ -52,6 +58,37 @@ def is_held(root: Path) -> bool:
             return not _try_lock(file, fcntl.LOCK_SH)
     except OSError:
         return False
+
+
+def acquire(path: Path, patience_s: float) -> IO[str]:
+    """Lock a file, made if it is not there, for this process alone.
+
+    Args:
+        path: The lock file; its folder exists.
+        patience_s: Seconds to wait for whoever holds it.
+
+    Returns:
+        The open file: closing it gives the lock back.
+
+    Raises:
+        HeldError: Another process held it all the time.
+        OSError: The file cannot be written.
+    """
+    file = path.open("a+", encoding="ascii")
+    try:
+        deadline = time.monotonic() + patience_s
+        while not _try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise HeldError(path, file.read().strip() or "?")
+            time.sleep(0.05)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _try_lock(file: IO[Any], kind: int) -> bool:
