@@ -41,6 +41,11 @@ def say(text: str, emit: Emit) -> None:
     os.write(1, b"written by native code\n")
 
 
+def say_and_touch(path: Path, emit: Emit) -> None:
+    emit(ChainStarted(dataset="first"))
+    path.touch()
+
+
 def hold(num_bytes: int, emit: Emit) -> int:
     return len(b"x" * num_bytes)
 

@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 from core.errors import TrainingProcessError
 from core.events.catalogue import Emit
-from core.resources.worker import CALL_MARK, STACK_SIGNAL, Outcome
+from core.resources.worker import CALL_MARK, HEARD, STACK_SIGNAL, Outcome
 
 _WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]))"
 OOM_KINDS = frozenset({"cuda_oom", "host_oom", "fragmentation"})
@@ -104,7 +104,8 @@ class TrainingProcess:
         Args:
             target: ``"package.module:function"``; called as ``function(*args, emit)``.
             args: Picklable arguments.
-            on_fact: Called here, in order, with each fact that the function emits.
+            on_fact: Called here, in order, with each fact that the function emits; the function goes on when
+                it has returned.
             timeout_s: Longest silence between facts, seconds; then the child counts as hanging, its stacks
                 are written to the log and it is killed. None waits for ever.
 
@@ -131,6 +132,8 @@ class TrainingProcess:
                     if isinstance(message, Outcome):
                         return self._returned(message, target)
                     on_fact(message)
+                    with suppress(BrokenPipeError, ConnectionResetError):
+                        child.connection.send_bytes(HEARD)
             except BaseException:
                 self.stop()
                 raise

@@ -1,7 +1,8 @@
 """The inside of the training process: runs one call after another until its parent goes away.
 
 Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args)``; back come the
-facts of the call in order, then one ``Outcome``.
+facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call goes on only when a fact
+of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the log.
 """
 
 import ctypes
@@ -29,6 +30,9 @@ from settings.errors import RetrainError
 
 STACK_SIGNAL = signal.SIGUSR1
 """Makes the process write the stacks of all its threads to its log, even while it hangs in C code."""
+
+HEARD = b"heard"
+"""What the parent answers to a fact once it has done with it what it does."""
 
 CALL_MARK = "--- "
 """Begins the line of the log that begins a call."""
@@ -147,11 +151,16 @@ def _kill_own_group() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _receive(connection: "Connection[Any, Any]", requests: "queue.SimpleQueue[bytes]") -> None:
-    """Hand on requests; the pipe's end means that the parent is gone, however it went."""
+def _receive(
+    connection: "Connection[Any, Any]",
+    requests: "queue.SimpleQueue[bytes]",
+    heard: "queue.SimpleQueue[bytes]",
+) -> None:
+    """Hand on requests and answers; the pipe's end means that the parent is gone, however it went."""
     try:
         while True:
-            requests.put(connection.recv_bytes())
+            message = connection.recv_bytes()
+            (heard if message == HEARD else requests).put(message)
     except (EOFError, OSError):
         _kill_own_group()
 
@@ -162,18 +171,21 @@ def main(fd: int) -> None:
     _die_with_parent()
     faulthandler.register(STACK_SIGNAL, all_threads=True)
     connection: Connection[Any, Any] = Connection(fd)
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     sending = threading.Lock()
 
-    def send(message: Any) -> None:
+    def emit(fact: Any) -> None:
         with sending:
-            connection.send(message)
+            connection.send(fact)
+            heard.get()
 
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
+    threading.Thread(target=_receive, args=(connection, requests, heard), daemon=True).start()
     while True:
-        outcome = _call(requests.get(), send)
-        try:
-            send(outcome)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            message = f"the returned value cannot be sent to the parent: {error}"
-            send(Outcome(None, "bug", message, outcome.peak_memory_mib))
+        outcome = _call(requests.get(), emit)
+        with sending:
+            try:
+                connection.send(outcome)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                message = f"the returned value cannot be sent to the parent: {error}"
+                connection.send(Outcome(None, "bug", message, outcome.peak_memory_mib))

@@ -175,6 +175,18 @@ def test_progress_slower_than_no_limit_but_steady_is_no_hang(process: TrainingPr
     assert len(facts) == 10
 
 
+def test_a_call_goes_on_only_when_its_fact_was_heard(process: TrainingProcess, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    seen: list[bool] = []
+
+    def listen(fact: Fact) -> None:
+        time.sleep(0.3)
+        seen.append(done.exists())
+
+    process.run(TARGETS + "say_and_touch", done, on_fact=listen)
+    assert (seen, done.exists()) == ([False], True)
+
+
 def test_a_dead_childs_own_children_are_killed(process: TrainingProcess, tmp_path: Path) -> None:
     failure(process, "start_grandchild_and_die", tmp_path / "pid")
     grandchild = int((tmp_path / "pid").read_text())
