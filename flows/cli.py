@@ -61,11 +61,16 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--resume", metavar="PLAN_ID", help="go on with an interrupted plan, as it was planned"
     )
-    parser.add_argument("--data-dir", type=_folder, metavar="DIR", help="where captures are")
+    parser.add_argument(
+        "--data-dir",
+        type=_folder,
+        metavar="DIR",
+        help="where captures are; with --resume: where they are now",
+    )
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
     if arguments.resume:
-        planned = ("force_retrain", "dry_run", "datasets", "priority_datasets", "data_dir")
+        planned = ("force_retrain", "dry_run", "datasets", "priority_datasets")
         for name in planned:
             if getattr(arguments, name):
                 parser.error(f"--{name.replace('_', '-')} has no meaning with --resume: the plan is made")

@@ -38,7 +38,7 @@ def retrain(
 
     Args:
         config: Settings file.
-        data_dir: Where captures are; wins over the settings file.
+        data_dir: Where captures are; wins over the settings file and, with `resume`, over the plan.
         output_dir: Where outputs go; wins over the settings file.
         datasets: Only these.
         priority_datasets: These first.
@@ -54,7 +54,7 @@ def retrain(
     coordinator = RetrainingCoordinator(load_settings(config, **flag_overrides(data_dir, output_dir)))
     with hold(coordinator.layout.root):
         if resume:
-            coordinator.resume(resume)
+            coordinator.resume(resume, data_dir)
             plan_id = resume
         else:
             plan = coordinator.create_retraining_plan(force_retrain, datasets or (), priority_datasets or ())

@@ -1,7 +1,7 @@
 """Where captures are, how a dataset's folder is laid out, and how strictly captures are checked."""
 
 from pathlib import Path, PurePath
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -70,3 +70,25 @@ class DataSettings(Group):
         default=0.05, ge=0.0, le=1.0, description="A capture with a larger share of bad rows is refused."
     )
     demo: DemoSettings = Field(default_factory=DemoSettings)
+
+    def absolute(self) -> Self:
+        """The same folders, whatever the working directory will be."""
+        return self._at(self.data_dir.absolute(), self.demo.cache_dir.absolute(), self.datasets)
+
+    def moved_to(self, data_dir: Path) -> Self:
+        """Every folder below ``data_dir`` looked for below another one; the demo is simulated there.
+
+        Args:
+            data_dir: Where captures are now. A dataset's folder elsewhere stays where it is.
+        """
+        datasets = {
+            name: dataset.model_copy(update={"folder": str(Path(dataset.folder).relative_to(self.data_dir))})
+            if Path(dataset.folder).is_relative_to(self.data_dir)
+            else dataset
+            for name, dataset in self.datasets.items()
+        }
+        return self._at(data_dir, data_dir, datasets)
+
+    def _at(self, data_dir: Path, demo_dir: Path, datasets: dict[DatasetName, DatasetSettings]) -> Self:
+        demo = self.demo.model_copy(update={"cache_dir": demo_dir})
+        return self.model_copy(update={"data_dir": data_dir, "demo": demo, "datasets": datasets})

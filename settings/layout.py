@@ -21,8 +21,8 @@ class Layout:
 
     @property
     def telemetry(self) -> Path:
-        """Resource samples."""
-        return self.root / "telemetry"
+        """Resource samples: part of the log, in a folder of their own that is no stream."""
+        return self.events / "telemetry"
 
     @property
     def saved_models(self) -> Path:

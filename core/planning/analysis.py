@@ -16,7 +16,7 @@ from core.events.catalogue import (
 from core.events.event import Event
 from core.events.log import EventLog
 from core.events.telemetry import read_telemetry
-from settings.app import Settings
+from core.planning.plan_state import PLAN_STATE
 from settings.errors import SettingsError
 from settings.layout import Layout
 
@@ -55,8 +55,9 @@ def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
 
 def _recommend(layout: Layout, plan_id: str, events: list[Event]) -> ConfigRecommended:
     created = next(fact for e in events if isinstance(fact := to_fact(e), PlanCreated))
+    settings = PLAN_STATE.fold(events).settings_in(layout.root)
     telemetry = summarize(read_telemetry(layout.telemetry, plan_id))
-    return recommend(events, telemetry, created.machine, Settings(**created.settings))
+    return recommend(events, telemetry, created.machine, settings)
 
 
 def _is_due(events: list[Event]) -> bool:

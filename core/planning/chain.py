@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from core.can.digest import find_shared_captures
+from core.can.graph_store import open_graph_store
 from core.can.registry import Capture, find_captures
-from core.errors import TrainingError, TrainingProcessError
+from core.errors import ArtifactError, GraphStoreError, TrainingError, TrainingProcessError
 from core.events.catalogue import (
     CaptureRefused,
     CapturesDigested,
@@ -17,6 +18,8 @@ from core.events.catalogue import (
     ChainStarted,
     Fact,
     GraphsBuilt,
+    GraphsLost,
+    ModelSaved,
     PhaseFailed,
     PhaseFinished,
     PhaseSkipped,
@@ -25,14 +28,16 @@ from core.events.catalogue import (
     to_fact,
 )
 from core.events.log import EventLog
+from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
+from core.planning.machine import describe_machine
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
-from core.planning.plan import captures_digested
+from core.planning.plan import model_damage
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
+from core.resources.probes import probe_machine
 from core.resources.process import TrainingProcess
 from core.training.batch_plan import num_steps
 from core.training.job import PhaseJob
-from settings.app import Settings
 from settings.errors import RetrainError
 from settings.layout import Layout
 
@@ -52,7 +57,7 @@ class Chain:
         listener: Told every fact after it is in the log.
 
     Raises:
-        RetrainError: The plan is not in the log.
+        RetrainError: The plan is not in the log, or asks for a GPU where there is none.
     """
 
     def __init__(
@@ -61,19 +66,21 @@ class Chain:
         self.plan_id, self.dataset = plan_id, dataset
         self._log = EventLog(Layout(output_dir).events)
         self._listener = listener
-        created = self._state().created
-        if created is None:
+        state = self._state()
+        if state.created is None:
             raise RetrainError(f"plan {plan_id} is not in {self._log.root}")
-        self.settings = Settings(**{**created.settings, "output_dir": output_dir})
-        self._machine = created.machine
+        self.settings = state.settings_in(output_dir)
+        self._machine = describe_machine(probe_machine(), self.settings.training)
         self._layout = Layout(output_dir)
         self._hang_timeout_s = self.settings.resources.hang_timeout_s
         self._process = TrainingProcess(f"{plan_id}-{dataset}", self._layout.process_logs)
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Say that work on the dataset begins."""
+        """Say that work on the dataset begins, and whether the graphs it had are gone (they are a cache)."""
         self.emit(ChainStarted(dataset=self.dataset))
+        if built := self._lost_graphs():
+            self.emit(GraphsLost(dataset=self.dataset, path=built.path))
         return self
 
     def __exit__(
@@ -131,6 +138,7 @@ class Chain:
                 self._build_graphs()
             else:
                 job = self.job(phase, micro_batch_size, attempt)
+                self._require_models(phase)
                 self._process.run(
                     f"core.training.phases:{job.target}",
                     job,
@@ -164,14 +172,22 @@ class Chain:
         )
 
     def _build_graphs(self) -> None:
-        view = self._view()
+        view, built = self._view(), self._built()
         digested = captures_digested(self.dataset, self.settings, view)
+        if before := captures_of_graphs(self._log.read(self.plan_id)).get(self.dataset):
+            require_same_captures(before, digested)
         self.emit(digested)
         all_rows = {name: known.captures for name, known in view.captures.items()}
         for shared in find_shared_captures({**all_rows, self.dataset: digested.captures}):
             if shared.dataset == self.dataset:
                 self.emit(shared)
         captures = self._without_copies(find_captures(self.dataset, self.settings.data), digested)
+
+        def emit(fact: Fact) -> None:
+            if built and isinstance(fact, GraphsBuilt):
+                _require_same_graphs(built, fact)
+            self.emit(fact)
+
         self._process.run(
             "core.can.graphs:build_graph_store",
             self.dataset,
@@ -179,7 +195,7 @@ class Chain:
             digested.data_digest,
             self.settings,
             self._layout.graphs,
-            on_fact=self.emit,
+            on_fact=emit,
             timeout_s=self._hang_timeout_s,
         )
 
@@ -206,14 +222,12 @@ class Chain:
         built = self._built()
         if built is None:
             raise TrainingError(f"{self.dataset} has no graphs in plan {self.plan_id}: make a new plan")
-        # What this plan read and trained itself comes first: others may have seen newer captures since.
         own = REGISTRY_VIEW.fold(self._log.read(self.plan_id))
-        parent_key = (self.dataset, PARENT.get(phase, ""))
-        parent = own.models.get(parent_key) or self._view().models.get(parent_key)
+        parent = self._models().get(PARENT.get(phase, ""))
         return PhaseJob(
             dataset=self.dataset,
             phase=phase,
-            store=self._layout.graphs / Path(built.path).name,
+            store=self._store(built),
             settings=self.settings,
             models_dir=self._layout.saved_models,
             checkpoints_dir=self._layout.checkpoints,
@@ -236,6 +250,40 @@ class Chain:
         steps = num_steps(num_train, training.batch_size, training.min_steps_per_epoch)
         return max(1, min(asked, math.ceil(num_train / steps)) >> num_ooms)
 
+    def _require_models(self, phase: str) -> None:
+        """Refuse to go on from models that are not the saved ones; only a new plan trains those again."""
+        models = self._models()
+        while phase := PARENT.get(phase, ""):
+            if (model := models.get(phase)) and (damage := model_damage(self._layout, model)):
+                raise ArtifactError(
+                    f"{self.dataset}: the {phase} model is needed, but {damage}: bring the file back, or "
+                    "make a new plan (without --resume), which trains it again"
+                )
+
+    def _models(self) -> dict[str, ModelSaved]:
+        """The dataset's last saved model of each phase.
+
+        What this plan trained itself comes first: others may have seen newer captures since.
+        """
+        own = REGISTRY_VIEW.fold(self._log.read(self.plan_id))
+        models = {**self._view().models, **own.models}
+        return {phase: model for (dataset, phase), model in models.items() if dataset == self.dataset}
+
+    def _lost_graphs(self) -> GraphsBuilt | None:
+        """The graphs that the phases still to do would read and cannot."""
+        state, built = self._state(), self._built()
+        graphs = state.phases.get((self.dataset, GRAPHS))
+        if not built or not graphs or graphs.status != "completed" or not state.remaining(self.dataset):
+            return None
+        try:
+            open_graph_store(self._store(built))
+        except GraphStoreError:
+            return built
+        return None
+
+    def _store(self, built: GraphsBuilt) -> Path:
+        return self._layout.graphs / Path(built.path).name
+
     def _built(self) -> GraphsBuilt | None:
         """The graphs this plan built or found for the dataset."""
         facts = (to_fact(event) for event in reversed(self._log.read(self.plan_id)))
@@ -246,3 +294,13 @@ class Chain:
 
     def _view(self) -> RegistryView:
         return registry_view(self._log)
+
+
+def _require_same_graphs(before: GraphsBuilt, now: GraphsBuilt) -> None:
+    if (before.graphs_digest, before.split_digest) != (now.graphs_digest, now.split_digest):
+        raise GraphStoreError(
+            f"{now.dataset}: the graphs built again are not those that the plan began with (graphs "
+            f"{before.graphs_digest[:8]} -> {now.graphs_digest[:8]}, split {before.split_digest[:8]} -> "
+            f"{now.split_digest[:8]}): a capture cannot be read as before, or this software is another "
+            "release; make a new plan (without --resume)"
+        )

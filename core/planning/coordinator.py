@@ -1,15 +1,16 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
+from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.chain import Chain, Listener
 from core.planning.lock import hold
+from core.planning.machine import describe_machine
 from core.planning.plan import Plan, choose_datasets, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.progress import logged_to
@@ -26,12 +27,13 @@ class RetrainingCoordinator:
     """Makes plans, carries them out, and says how they stand.
 
     Args:
-        settings: Settings as loaded; fitted to this machine here.
+        settings: Settings as loaded; fitted to this machine here, with absolute folders of captures.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.machine = probe_machine()
-        self.settings = fit_to_machine(settings, self.machine)
+        fitted = fit_to_machine(settings, self.machine)
+        self.settings = fitted.model_copy(update={"data": settings.data.absolute()})
         self.layout = Layout(settings.output_dir)
         self.log = EventLog(self.layout.events)
 
@@ -54,7 +56,7 @@ class RetrainingCoordinator:
         return create_plan(
             self.settings,
             registry_view(self.log),
-            self._machine_facts(),
+            describe_machine(self.machine, self.settings.training),
             datasets=datasets,
             priority=priority_datasets,
             force=force_retrain,
@@ -66,7 +68,7 @@ class RetrainingCoordinator:
         Raises:
             SettingsError: An unknown dataset, none to be found, or no GPU where one is asked for.
         """
-        self._machine_facts()
+        describe_machine(self.machine, self.settings.training)
         choose_datasets(self.settings, datasets, priority_datasets)
 
     def estimates(self, plan: Plan) -> dict[tuple[str, str], PhaseEstimate]:
@@ -76,55 +78,54 @@ class RetrainingCoordinator:
         keys = [PhaseKey(step.dataset, step.phase, device, preset) for step in plan.steps]
         return {(key.dataset, key.phase): history[key] for key in keys if key in history}
 
-    def _machine_facts(self) -> dict[str, Any]:
-        device = (
-            self.machine.device if self.settings.training.device == "auto" else self.settings.training.device
-        )
-        if device == "cuda" and self.machine.device != "cuda":
-            raise SettingsError(
-                "training.device is cuda, but this machine has no GPU that torch "
-                f"{self.machine.torch_version} can use: set it to auto, or install a CUDA build of torch"
-            )
-        name = self.machine.gpus[0].name if device == "cuda" else self.machine.cpu_model
-        precision = self.machine.precision if self.settings.training.mixed_precision else "fp32"
-        return {
-            **asdict(self.machine),
-            "device": device,
-            "device_name": name,
-            "precision": precision if device == "cuda" else "fp32",
-        }
-
     def begin(self, plan: Plan) -> None:
         """Put the plan into the log."""
         self._emit(plan.plan_id, plan.created())
 
-    def resume(self, plan_id: str) -> None:
+    def resume(self, plan_id: str, data_dir: Path | None = None) -> None:
         """Take up an interrupted plan.
 
+        Args:
+            plan_id: The plan.
+            data_dir: Where its captures are now; None where they were.
+
         Raises:
-            SettingsError: No such plan, or it has nothing left to do.
+            SettingsError: No such plan, it has nothing left to do, or no GPU where the plan asks for one.
+            CaptureError: The captures in ``data_dir`` are not those that the plan's graphs were built from.
         """
-        self._emit(plan_id, PlanResumed(remaining=self.resumable(plan_id), data_dir=None))
+        moved = str(data_dir.absolute()) if data_dir else None
+        resumed = PlanResumed(remaining=self.resumable(plan_id), data_dir=moved)
+        if data_dir:
+            self._check_captures(plan_id, resumed)
+        self._emit(plan_id, resumed)
 
     def resumable(self, plan_id: str) -> list[str]:
-        """What an interrupted plan has left to do, as ``dataset/phase``.
+        """What an interrupted plan has left to do, as ``dataset/phase``; only its end, where it is empty.
 
         Raises:
-            SettingsError: No such plan, or it has nothing left to do.
+            SettingsError: No such plan, it has nothing left to do, or no GPU where the plan asks for one.
         """
         state = self.state(plan_id)
         if state.created is None:
             known = ", ".join(self.log.streams()) or "none"
             raise SettingsError(f"no plan {plan_id} in {self.log.root}; known plans: {known}")
-        remaining = [f"{d}/{p}" for d in state.unfinished_datasets for p in state.remaining(d)]
-        if not remaining:
+        if state.status == "completed":
             raise SettingsError(f"plan {plan_id} has nothing left to do")
-        return remaining
+        describe_machine(self.machine, state.settings_in(self.layout.root).training)
+        return [f"{d}/{p}" for d in state.datasets for p in state.remaining(d)]
+
+    def _check_captures(self, plan_id: str, resumed: PlanResumed) -> None:
+        events = self.log.read(plan_id)
+        state = PLAN_STATE.fold([*events, to_event(plan_id, resumed)])
+        settings, view = state.settings_in(self.layout.root), registry_view(self.log)
+        for dataset, before in captures_of_graphs(events).items():
+            if state.remaining(dataset):
+                require_same_captures(before, captures_digested(dataset, settings, view))
 
     def finish(self, plan_id: str) -> PlanState:
         """Say how the plan ended, and compact its stream."""
         state = self.state(plan_id)
-        status = "failed" if state.unfinished_datasets else "completed"
+        status = "failed" if any(map(state.remaining, state.datasets)) else "completed"
         self._emit(plan_id, PlanFinished(status=status, duration_s=state.worked_s))
         self.log.compact(plan_id)
         return self.state(plan_id)
@@ -138,13 +139,42 @@ class RetrainingCoordinator:
 
         Returns:
             The plan's final state.
+
+        Raises:
+            RetrainError: Another process is carrying out a plan in this output directory.
         """
-        with hold(self.layout.root), logged_to(self.layout.coordinator_logs / f"{plan.plan_id}.log"):
+        with hold(self.layout.root):
             self.begin(plan)
-            for dataset in self.state(plan.plan_id).unfinished_datasets:
-                with Chain(self.settings.output_dir, plan.plan_id, dataset, listener) as chain:
+            return self._carry_out(plan.plan_id, listener)
+
+    def resume_retraining_plan(
+        self, plan_id: str, data_dir: Path | None = None, listener: Listener = lambda fact: None
+    ) -> PlanState:
+        """Take up an interrupted plan in this process, as it was planned.
+
+        Args:
+            plan_id: The plan.
+            data_dir: Where its captures are now; None where they were.
+            listener: Told every fact after it is in the log.
+
+        Returns:
+            The plan's final state.
+
+        Raises:
+            SettingsError: No such plan, it has nothing left to do, or no GPU where the plan asks for one.
+            CaptureError: The captures in ``data_dir`` are not those that the plan's graphs were built from.
+            RetrainError: Another process is carrying out a plan in this output directory.
+        """
+        with hold(self.layout.root):
+            self.resume(plan_id, data_dir)
+            return self._carry_out(plan_id, listener)
+
+    def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
+        with logged_to(self.layout.coordinator_logs / f"{plan_id}.log"):
+            for dataset in self.state(plan_id).unfinished_datasets:
+                with Chain(self.layout.root, plan_id, dataset, listener) as chain:
                     _run_chain(chain)
-            return self.finish(plan.plan_id)
+            return self.finish(plan_id)
 
     def state(self, plan_id: str) -> PlanState:
         """How a plan stands."""

@@ -11,11 +11,12 @@ from typing import Any
 from core.can.digest import digest_captures
 from core.can.registry import find_captures, known_datasets
 from core.errors import CaptureError
-from core.events.catalogue import CapturesDigested, PlanCreated
+from core.events.catalogue import ModelSaved, PlanCreated
 from core.planning.phases import EVALUATION, GRAPHS, MODEL_PHASES, PARENT, PHASES, settings_digest
 from core.planning.registry_view import RegistryView
 from settings.app import Settings
 from settings.errors import SettingsError
+from settings.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,12 @@ def _staleness(dataset: str, phase: str, settings: Settings, view: RegistryView,
     parent = view.models.get((dataset, PARENT[phase])) if phase in PARENT else None
     if parent and model.parent_sha256 != parent.sha256:
         return f"its {parent.phase} is a newer one ({model.parent_sha256[:8]} -> {parent.sha256[:8]})"
-    return _damage(settings.output_dir / "saved_models" / Path(model.path).name, model.sha256)
+    return model_damage(Layout(settings.output_dir), model)
 
 
-def _damage(path: Path, sha256: str) -> str:
-    """What happened to a saved file since the log recorded it; empty if nothing did."""
+def model_damage(layout: Layout, model: ModelSaved) -> str:
+    """What happened to a model's file since the log recorded it; empty if nothing did."""
+    path = layout.saved_models / Path(model.path).name
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -190,14 +192,4 @@ def _damage(path: Path, sha256: str) -> str:
         return f"its file is gone ({path})"
     except OSError as error:
         return f"its file cannot be read ({error})"
-    return "" if found == sha256 else f"its file is not the one that was saved ({path})"
-
-
-def captures_digested(dataset: str, settings: Settings, view: RegistryView) -> CapturesDigested:
-    """Hash a dataset's captures, reusing what the log knows of unchanged files.
-
-    Raises:
-        DatasetNotFoundError: The dataset's folder or captures are missing.
-    """
-    digest, rows = digest_captures(find_captures(dataset, settings.data), view.known_hashes(dataset))
-    return CapturesDigested(dataset=dataset, data_digest=digest, captures=rows)
+    return "" if found == model.sha256 else f"its file is not the one that was saved ({path})"

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from core.events.catalogue import (
+    ChainFinished,
+    ChainStarted,
     EpochFinished,
     Fact,
+    GraphsLost,
     PhaseFailed,
     PhaseFinished,
     PhaseSkipped,
@@ -19,7 +23,9 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.projection import Projection
+from core.planning.phases import GRAPHS
 from core.resources.process import OOM_KINDS
+from settings.app import Settings
 
 PhaseStatus = Literal["pending", "running", "completed", "failed", "skipped", "blocked"]
 
@@ -52,6 +58,8 @@ class PlanState:
     Attributes:
         created: The plan as made; None while the stream is empty.
         phases: State by (dataset, phase), in plan order.
+        open_chains: Datasets on which work began and has not ended.
+        data_dir: Where a resume said that captures are; None where the plan was made.
         status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
         started_at: When the plan was made.
         last_event_at: When anything was last heard of it.
@@ -61,6 +69,8 @@ class PlanState:
 
     created: PlanCreated | None = None
     phases: Mapping[tuple[str, str], PhaseState] = field(default_factory=dict)
+    open_chains: frozenset[str] = frozenset()
+    data_dir: str | None = None
     status: str = "running"
     started_at: datetime | None = None
     last_event_at: datetime | None = None
@@ -81,8 +91,20 @@ class PlanState:
 
     @property
     def unfinished_datasets(self) -> list[str]:
-        """Datasets with phases still to do, in plan order."""
-        return [dataset for dataset in self.datasets if self.remaining(dataset)]
+        """Datasets with phases still to do, or whose chain has not said how it ended, in plan order."""
+        return [name for name in self.datasets if name in self.open_chains or self.remaining(name)]
+
+    def settings_in(self, output_dir: Path) -> Settings:
+        """What the plan goes by, wherever its outputs and its captures are now.
+
+        Args:
+            output_dir: Where its outputs are.
+        """
+        planned = self.created.settings if self.created else {}
+        settings = Settings(**{**planned, "output_dir": output_dir})
+        if self.data_dir is None:
+            return settings
+        return settings.model_copy(update={"data": settings.data.moved_to(Path(self.data_dir))})
 
     def remaining(self, dataset: str) -> list[str]:
         """Phases of a dataset still to do, in order."""
@@ -96,7 +118,13 @@ class PlanState:
 def _apply(state: PlanState, event: Event) -> PlanState:
     fact = to_fact(event)
     if isinstance(fact, PlanResumed):
-        state = replace(state, status="running", earlier_s=state.worked_s, session_began_at=event.occurred_at)
+        state = replace(
+            state,
+            status="running",
+            earlier_s=state.worked_s,
+            session_began_at=event.occurred_at,
+            data_dir=fact.data_dir or state.data_dir,
+        )
     state = replace(state, last_event_at=event.occurred_at, started_at=state.started_at or event.occurred_at)
     match fact:
         case PlanCreated():
@@ -109,6 +137,13 @@ def _apply(state: PlanState, event: Event) -> PlanState:
             return replace(state, created=fact, phases=phases, session_began_at=event.occurred_at)
         case PlanFinished():
             return replace(state, status=fact.status)
+        case ChainStarted() | ChainFinished():
+            begun = {fact.dataset} if isinstance(fact, ChainStarted) else set()
+            return replace(state, open_chains=state.open_chains - {fact.dataset} | begun)
+        case GraphsLost():
+            key = (fact.dataset, GRAPHS)
+            lost = replace(state.phases[key], status="pending", reason="its graphs are gone")
+            return replace(state, phases={**state.phases, key: lost})
         case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped() | EpochFinished():
             key = (fact.dataset, fact.phase)
             old = state.phases.get(key, PhaseState())
