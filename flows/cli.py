@@ -205,4 +205,3 @@ def show_progress(level: int) -> None:
     log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -22,6 +22,7 @@ from flows.dataset_chain import dataset_chain
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
+from tasks.mlflow_process import live_curves
 
 
 @flow(name="retrain")
@@ -61,7 +62,10 @@ def retrain(
             coordinator.begin(plan)
             plan_id = plan.plan_id
         root = coordinator.layout.root
-        with logged_to(coordinator.layout.coordinator_logs / f"{plan_id}.log"):
+        with (
+            logged_to(coordinator.layout.coordinator_logs / f"{plan_id}.log"),
+            live_curves(root, plan_id, coordinator.settings.tracking),
+        ):
             for dataset in coordinator.state(plan_id).unfinished_datasets:
                 dataset_chain(root, plan_id, dataset, return_state=True)
             state = coordinator.finish(plan_id)

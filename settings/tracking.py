@@ -12,4 +12,14 @@ class TrackingSettings(Group):
     mlflow_uri: str = Field(
         default="", description="Tracking server or database; empty for sqlite:///{output_dir}/mlflow.db."
     )
+    mlflow_every_s: float = Field(
+        default=15.0,
+        ge=0,
+        description="Seconds between updates of MLflow while a plan runs; 0 updates it at the end only.",
+    )
+    mlflow_limit_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Most seconds that the end of a plan waits for MLflow; the rest is caught up later.",
+    )
     experiment: str = Field(default="can-ids-retrain", min_length=1, description="MLflow experiment.")

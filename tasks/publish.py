@@ -18,8 +18,11 @@ from core.analytics.results import fold_results
 from core.events.catalogue import ConfigRecommended, to_fact
 from core.events.log import EventLog
 from core.planning.analysis import analyze_plans
+from core.planning.progress import LOG
+from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
+from tasks.mlflow_process import update_in_time
 
 
 @task(cache_policy=NO_CACHE, retries=1)
@@ -49,9 +52,11 @@ def publish_artifacts(output_dir: Path, plan_id: str) -> None:
 @task(cache_policy=NO_CACHE)
 def update_mlflow(output_dir: Path, plan_id: str, tracking: TrackingSettings) -> int:
     """Bring MLflow up to date; returns the number of events projected."""
-    from tasks.mlflow_projection import project_to_mlflow
-
-    return project_to_mlflow(output_dir, plan_id, tracking)
+    try:
+        return update_in_time(output_dir, plan_id, tracking)
+    except RetrainError as error:
+        LOG.warning("%s", error)
+        raise
 
 
 def _key(plan_id: str) -> str:

@@ -1,0 +1,292 @@
+"""What MLflow is to show of a plan: a pure fold of its events and resource samples, with no MLflow in it."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from core.analytics.recommendations import config_yaml
+from core.events.catalogue import (
+    CapturesDigested,
+    ChainFinished,
+    ChainStarted,
+    ConfigRecommended,
+    EpochFinished,
+    Fact,
+    GraphsBuilt,
+    ModelEvaluated,
+    ModelSaved,
+    PhaseFailed,
+    PhaseFinished,
+    PhaseSkipped,
+    PhaseStarted,
+    PlanCreated,
+    PlanFinished,
+    PlanResumed,
+    ThresholdCalibrated,
+    to_fact,
+)
+from core.events.event import Event
+
+RECOMMENDED = "recommended."
+"""Begins the names of tags with recommended settings."""
+SAMPLE_EVERY_MS = 10_000
+"""MLflow samples its own system metrics this often, too."""
+
+_STATUS = {"completed": "FINISHED", "failed": "FAILED"}
+_CURVES = (
+    "train_loss",
+    "val_loss",
+    "val_metric",
+    "learning_rate",
+    "graphs_per_s",
+    "data_wait_s",
+    "duration_s",
+)
+_MAX_PART, _MAX_TEXT = 100, 5000
+_MEGABYTES_PER_MIB = 1.048576
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric.
+
+    Attributes:
+        name: The metric.
+        value: Its value.
+        at_ms: When it was measured, in milliseconds since the epoch.
+        step: Its place on the curve.
+        position: Of the event that holds it.
+    """
+
+    name: str
+    value: float
+    at_ms: int
+    step: int
+    position: int = -1
+
+
+@dataclass
+class RunContent:
+    """What one MLflow run is to hold.
+
+    Attributes:
+        name: Shown name.
+        parent: Key of the run it is nested in; empty for the plan's.
+        began_ms: Start, in milliseconds since the epoch.
+        status: ``RUNNING``, ``FINISHED`` or ``FAILED``.
+        ended_ms: End; None while it is running.
+        params: Parameters; they never change.
+        tags: Tags; these may.
+        points: Curves and metrics, in the log's order.
+        texts: Artifacts made from events: file name -> content.
+        model: The last model file that was saved.
+    """
+
+    name: str
+    parent: str
+    began_ms: int
+    status: str = "RUNNING"
+    ended_ms: int | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    model: ModelSaved | None = None
+
+    def say(self, **tags: object) -> None:
+        """Set tags of our own."""
+        self.tags.update({f"can_retrain.{name}": str(value)[:_MAX_TEXT] for name, value in tags.items()})
+
+    def measure(self, event: Event, step: int, values: Mapping[str, float | int | None]) -> None:
+        """Add metrics of one event; those without a value are left out."""
+        self.points += [
+            Point(name, float(value), ms(event), step, event.position)
+            for name, value in values.items()
+            if value is not None
+        ]
+
+    def end(self, status: str, event: Event) -> None:
+        """End the run with an event."""
+        self.status, self.ended_ms = status, ms(event)
+
+    def go_on(self) -> None:
+        """Begin the run again."""
+        self.status, self.ended_ms = "RUNNING", None
+
+
+def fold_content(events: Iterable[Event]) -> dict[str, RunContent]:
+    """Say what MLflow is to show of one plan.
+
+    Args:
+        events: All events of the plan, in order.
+
+    Returns:
+        Runs by key ``plan``, ``plan/dataset`` and ``plan/dataset/phase``, parents first.
+
+    Raises:
+        UnknownEventError: A newer release wrote one of them.
+    """
+    runs: dict[str, RunContent] = {}
+    for event in events:
+        _apply(runs, event)
+    return runs
+
+
+def ms(event: Event) -> int:
+    """When an event happened, in milliseconds since the epoch."""
+    return int(event.occurred_at.timestamp() * 1000)
+
+
+def _run(runs: dict[str, RunContent], event: Event, *levels: str) -> RunContent:
+    """The run that an event belongs to, begun by it if it is the first."""
+    parts = [event.stream, *(str(event.payload[level]) for level in levels if level in event.payload)]
+    for depth in range(1, len(parts) + 1):
+        key, parent = "/".join(parts[:depth]), "/".join(parts[: depth - 1])
+        runs.setdefault(key, RunContent(parts[depth - 1], parent, ms(event)))
+    return runs["/".join(parts)]
+
+
+def _apply(runs: dict[str, RunContent], event: Event) -> None:
+    fact = to_fact(event)
+    if isinstance(fact, PhaseSkipped):  # it never ran: no run of its own
+        _run(runs, event, "dataset").say(**{f"not_reached.{fact.phase}": fact.reason})
+        return
+    run = _run(runs, event, "dataset", "phase")
+    _apply_course(run, fact, event)
+    _apply_results(run, fact, event)
+
+
+def _apply_course(run: RunContent, fact: Fact, event: Event) -> None:
+    """How plans, chains and phases begin, go on and end."""
+    match fact:
+        case PlanCreated():
+            run.params = {name: str(value)[:_MAX_TEXT] for name, value in flat(fact.settings)}
+            run.say(plan=event.stream, forced=fact.force)
+            run.say(**{f"machine.{name}": value for name, value in fact.machine.items()})
+        case PlanResumed() | ChainStarted():
+            run.go_on()
+        case PhaseStarted():
+            run.go_on()
+            run.say(device=fact.device, precision=fact.precision, micro_batch_size=fact.micro_batch_size)
+            run.say(attempts=fact.attempt, retries=fact.attempt - 1)
+        case PhaseFailed():
+            run.end("FAILED", event)
+            run.say(failure=fact.kind, failure_message=fact.message)
+        case PhaseFinished():
+            run.end("FINISHED", event)
+            values = {"duration_s": fact.duration_s, "peak_memory_mib": fact.peak_memory_mib}
+            run.measure(event, fact.attempt, values)
+        case PlanFinished() | ChainFinished():
+            run.end(_STATUS[fact.status], event)
+            run.measure(event, 0, {"duration_s": fact.duration_s})
+        case _:
+            pass
+
+
+def _apply_results(run: RunContent, fact: Fact, event: Event) -> None:
+    """What was measured, made and learned."""
+    match fact:
+        case CapturesDigested():
+            run.say(data_digest=fact.data_digest)
+        case GraphsBuilt():
+            run.say(graphs_digest=fact.graphs_digest, split_digest=fact.split_digest)
+            counts = {name: getattr(fact, name) for name in ("num_frames", "num_graphs", "num_attack_graphs")}
+            run.measure(event, 0, counts)
+        case EpochFinished():
+            curves = {metric_name(fact.model, name): getattr(fact, name) for name in _CURVES}
+            run.measure(event, fact.epoch, curves)
+        case ModelSaved():
+            run.model = fact
+            run.say(model_file=fact.path, model_sha256=fact.sha256, parent_sha256=fact.parent_sha256)
+            run.say(data_digest=fact.data_digest, settings_digest=fact.settings_digest)
+            sizes = {metric_name(model, "num_parameters"): n for model, n in fact.num_parameters.items()}
+            run.measure(event, 0, sizes)
+        case ThresholdCalibrated():
+            run.measure(event, 0, {metric_name(fact.model, "threshold"): fact.threshold})
+        case ModelEvaluated():
+            named = {metric_name(fact.model, fact.folder, name): v for name, v in fact.metrics.items()}
+            run.measure(event, 0, named)
+        case ConfigRecommended():
+            run.tags = {name: v for name, v in run.tags.items() if not name.startswith(RECOMMENDED)}
+            run.tags |= {f"{RECOMMENDED}{name}": str(v)[:_MAX_TEXT] for name, v in flat(fact.settings)}
+            run.texts["recommended_settings.yaml"] = config_yaml(fact, event.stream)
+        case _:
+            pass
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by dotted name."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def metric_name(*parts: str) -> str:
+    """A metric's name from parts that may hold anything, such as folders: MLflow allows few characters.
+
+    A part that had to be changed ends in a digest of what it was, so that no two become one.
+    """
+    return "/".join(_allowed(part) for part in parts)
+
+
+def _allowed(part: str) -> str:
+    allowed = re.sub(r"[^\w.\- :]", "_", part)[:_MAX_PART]
+    if allowed == part and allowed.strip("."):
+        return part
+    return f"{allowed.strip('.')}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+
+
+def system_points(samples: pl.DataFrame, began_ms: int) -> list[tuple[int, list[Point]]]:
+    """Resource samples under MLflow's names for system metrics, thinned to one moment in ten seconds.
+
+    The first moment of each ten seconds is taken as it was measured: unlike a mean it does not change when
+    more samples follow.
+
+    Args:
+        samples: Rows of one dataset, as of ``core.events.telemetry.read_telemetry``.
+        began_ms: When the plan began: the origin of steps, in milliseconds since the epoch.
+
+    Returns:
+        Moments in milliseconds since the epoch, in order, with what was measured then.
+    """
+    at_ms = pl.col("occurred_at").dt.epoch("ms")
+    step = (at_ms - began_ms) // SAMPLE_EVERY_MS
+    thinned = samples.with_columns(at_ms=at_ms, step=step).filter(
+        pl.col("occurred_at") == pl.col("occurred_at").min().over("step")
+    )
+    moments: dict[int, list[Point]] = {}
+    for row in thinned.iter_rows(named=True):
+        points = (
+            Point(f"system/{name}", float(value), row["at_ms"], row["step"])
+            for name, value in _system_metrics(row)
+            if value is not None and abs(value) < float("inf")
+        )
+        moments.setdefault(row["at_ms"], []).extend(points)
+    return list(moments.items())
+
+
+def _system_metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    def megabytes(mib: float | None) -> float | None:
+        return None if mib is None else mib * _MEGABYTES_PER_MIB
+
+    def percentage(used: float | None, total: float | None) -> float | None:
+        return None if used is None or not total else 100 * used / total
+
+    yield "cpu_utilization_percentage", row["cpu_percent"]
+    yield "system_memory_usage_megabytes", megabytes(row["ram_used_mib"])
+    yield "system_memory_usage_percentage", percentage(row["ram_used_mib"], row["ram_total_mib"])
+    yield "process_memory_usage_megabytes", megabytes(row["process_rss_mib"])
+    yield "disk_available_megabytes", megabytes(row["disk_free_mib"])
+    if row["gpu_index"] is not None:
+        gpu = f"gpu_{row['gpu_index']}_"
+        yield f"{gpu}utilization_percentage", row["gpu_utilization_percent"]
+        yield f"{gpu}memory_usage_megabytes", megabytes(row["vram_used_mib"])
+        yield f"{gpu}memory_usage_percentage", percentage(row["vram_used_mib"], row["vram_total_mib"])
+        yield f"{gpu}power_usage_watts", row["gpu_power_w"]
+        yield f"{gpu}temperature_celsius", row["gpu_temperature_c"]
