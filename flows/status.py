@@ -46,11 +46,11 @@ def _print_status(output_dir: Path, plan_id: str | None) -> int:
     log = EventLog(Layout(output_dir).events)
     plans = log.streams()
     if not plans:
-        console.print(f"no plans in {log.root}", highlight=False)
+        console.print(f"no plans in {log.location}", highlight=False)
         return DONE
     states = {name: PLAN_STATE.fold(log.read(name)) for name in plans}
     if plan_id and plan_id not in states:
-        raise SettingsError(f"no plan {plan_id} in {log.root}; known plans: {', '.join(plans)}")
+        raise SettingsError(f"no plan {plan_id} in {log.location}; known plans: {', '.join(plans)}")
     chosen = plan_id or plans[-1]
     console.print(_plans_table(states, is_held(output_dir)))
     console.print(_phases_table(chosen, states[chosen]))

@@ -4,7 +4,6 @@ Two datasets train at once. The first dataset's student runs out of GPU memory o
 one's fusion fails for good. Rows are quarantined, one capture is refused, and a test folder has one class.
 """
 
-import dataclasses
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -132,8 +131,7 @@ class SampleLog:
         """All facts as events, in order of time, with ids and positions as a log gives them."""
         ordered = sorted(self.facts, key=lambda fact: fact[0])
         return [
-            dataclasses.replace(
-                to_event(self.plan_id, fact),
+            to_event(self.plan_id, fact)._replace(
                 event_id=f"{position:032x}",
                 position=position,
                 occurred_at=START + timedelta(seconds=at_s),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from core.errors import UnknownEventError
-from core.events.event import Event
+from core.events.event import Event, new_event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +325,7 @@ def to_event(stream: str, fact: Fact) -> Event:
     Returns:
         The event, not yet appended.
     """
-    return Event(stream=stream, type=fact.TYPE, version=fact.VERSION, payload=dataclasses.asdict(fact))
+    return new_event(stream, fact.TYPE, dataclasses.asdict(fact), fact.VERSION)
 
 
 def to_fact(event: Event) -> Fact:
@@ -334,11 +334,27 @@ def to_fact(event: Event) -> Fact:
     Raises:
         UnknownEventError: The type or a newer version is not known here.
     """
-    cls = CATALOGUE.get(event.type)
-    if cls is None or event.version > cls.VERSION:
+    return check_known(event.type, event.version, f"event {event.position} of plan {event.stream}")(
+        **event.payload
+    )
+
+
+def check_known(kind: str, version: int, what: str) -> type[Fact]:
+    """The class of a type of events.
+
+    Args:
+        kind: The type's stable name.
+        version: Version of the payload's shape.
+        what: The event, for the error.
+
+    Raises:
+        UnknownEventError: The type or a newer version is not known here.
+    """
+    cls = CATALOGUE.get(kind)
+    if cls is None or version > cls.VERSION:
         known = f"version {cls.VERSION}" if cls else "no such type"
         raise UnknownEventError(
-            f"event {event.position} of plan {event.stream} is {event.type} version {event.version}, but "
-            f"this software knows {known}: use a newer release to read this log"
+            f"{what} is {kind} version {version}, but this software knows {known}: use a newer release to "
+            "read this log"
         )
-    return cls(**event.payload)
+    return cls

@@ -1,19 +1,16 @@
-"""Durable parquet files: written aside, fsynced, and only then given their name by the caller."""
+"""Durable files: written aside, fsynced, and only then given their name."""
 
-import io
 import os
 import uuid
 from pathlib import Path
 
-import polars as pl
 
-
-def write_temp(folder: Path, frame: pl.DataFrame) -> Path:
-    """Write a frame to a new file ``.{random}.tmp``, which no reader takes for a parquet file, and fsync it.
+def write_temp(folder: Path, content: bytes) -> Path:
+    """Write a new file ``.{random}.tmp``, which no reader takes for one of its own, and fsync it.
 
     Args:
         folder: An existing folder.
-        frame: What to write.
+        content: What to write.
 
     Returns:
         The file, to be renamed or linked and followed by ``fsync_folder``.
@@ -22,17 +19,64 @@ def write_temp(folder: Path, frame: pl.DataFrame) -> Path:
         OSError: The folder cannot be written; nothing is left behind.
     """
     temp = folder / f".{uuid.uuid4().hex}.tmp"
-    parquet = io.BytesIO()  # polars itself would report a full disk as a ComputeError
-    frame.write_parquet(parquet)
     try:
-        with temp.open("xb") as file:
-            file.write(parquet.getbuffer())
-            file.flush()
+        with temp.open("xb", buffering=0) as file:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
     return temp
+
+
+def put_if_absent(path: Path, content: bytes) -> bool:
+    """Give a name to a new file, durably, unless the name is taken: of two writers one wins.
+
+    Returns:
+        Whether it was put there; False leaves what is there as it is.
+
+    Raises:
+        OSError: The folder cannot be written; nothing is left behind.
+    """
+    temp = write_temp(path.parent, content)
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        return False
+    finally:
+        temp.unlink()
+    fsync_folder(path.parent)
+    return True
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or leave it as it was; its folder is made if need be.
+
+    Raises:
+        OSError: The folder cannot be written; nothing is left behind.
+    """
+    make_folder(path.parent)
+    temp = write_temp(path.parent, content)
+    try:
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, such that their names survive a power cut.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:

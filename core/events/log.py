@@ -1,90 +1,126 @@
-"""The event log: one folder of numbered parquet segments per stream, the only truth.
+"""The event log: streams of numbered segments, the only truth.
 
-An append writes a temporary file, fsyncs it, **puts it under the next number if that number is absent** and
-fsyncs the folder: two writers cannot both win. A reader sees whole segments only. A finished stream is
-compacted into one file that stands for all segments up to its number.
+An append puts a segment **under the next number if that number is absent**: two writers cannot both win.
+Readers see whole segments only and check their hashes. A finished stream is compacted into one file that
+stands for all segments up to its number.
 
 ::
 
-    {root}/{stream}/00000000.parquet, 00000001.parquet, ...     one per append
-    {root}/{stream}/compact-00000041.parquet                    stands for segments 0..41
+    {location}/{stream}/00000000.parquet, 00000001.parquet, ...     one per append
+    {location}/{stream}/compact-00000041.parquet                    stands for segments 0..41
 """
 
-import json
-import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import polars as pl
 
 from core.errors import ConcurrencyError, DamagedLogError, EventLogError
+from core.events.catalogue import check_known
 from core.events.event import Event
-from core.events.files import fsync_folder, write_temp
-from core.events.upcasters import upcast
-
-SCHEMA = pl.Schema(
-    [
-        ("position", pl.Int64),
-        ("event_id", pl.String),
-        ("stream", pl.String),
-        ("type", pl.String),
-        ("version", pl.Int32),
-        ("occurred_at", pl.Datetime("us", "UTC")),
-        ("payload", pl.String),
-    ]
+from core.events.segments import (
+    EMPTY,
+    Head,
+    decode_segments,
+    encode_frame,
+    encode_segment,
+    follow_chain,
+    to_events,
 )
-_SEGMENT = re.compile(r"(compact-)?(\d{8})\.parquet")
+from core.events.stores import LocalStore, SegmentStore
+from core.events.upcasters import UPCASTERS, upcast
+
+_NAME = re.compile(r"(compact-)?(\d{8})\.parquet")
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
-class _Segments:
-    """What a stream's folder holds: the newest compact file's number (or -1) and the segments after it."""
+class _Listing:
+    """The files that count: the newest compact file's number (or -1) and the segments after it."""
 
     compacted: int
     numbers: tuple[int, ...]
+    superseded: tuple[str, ...]
+    """Files that a compact one stands for, oldest first: left by a compaction that was cut short."""
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Self:
+        """Sort out the names in a stream's folder; foreign ones are ignored."""
+        found = [match for name in names if (match := _NAME.fullmatch(name))]
+        compacted = max((int(match[2]) for match in found if match[1]), default=-1)
+        numbers = sorted(int(match[2]) for match in found if not match[1])
+        compacts = [number for match in found if match[1] and (number := int(match[2])) < compacted]
+        stale = sorted(
+            [(number, _compact_name(number)) for number in compacts]
+            + [(number, _segment_name(number)) for number in numbers if number <= compacted]
+        )
+        return cls(
+            compacted,
+            tuple(number for number in numbers if number > compacted),
+            tuple(name for _, name in stale),
+        )
 
     @property
-    def is_empty(self) -> bool:
-        return self.compacted < 0 and not self.numbers
+    def last(self) -> int:
+        return self.numbers[-1] if self.numbers else self.compacted
+
+    def files(self, since: int) -> list[tuple[str, int]]:
+        """Names and numbers of the files with segments after a number."""
+        compact = [(_compact_name(self.compacted), self.compacted)] if self.compacted > since else []
+        return compact + [(_segment_name(number), number) for number in self.numbers if number > since]
+
+
+@dataclass
+class _Known:
+    """What this process has seen of a stream: it only ever grows."""
+
+    heads: list[Head] = field(default_factory=list)
+    event_ids: set[str] | None = None
+    """Every event's id; None until the first append needs them."""
 
     @property
-    def next_number(self) -> int:
-        return (self.numbers[-1] if self.numbers else self.compacted) + 1
+    def head(self) -> Head:
+        return self.heads[-1] if self.heads else EMPTY
 
 
 class EventLog:
-    """Append-only streams of events below one folder.
+    """Append-only streams of events.
 
-    Several processes may append to and read from the same log at once.
+    Several processes may append to, read from and compact the same log at once; one object serves one thread.
 
     Args:
-        root: Folder of the log; made on the first append.
+        store: Where segments are kept; a path stands for a folder on a local disk.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._seen: dict[str, tuple[int, int, set[str]]] = {}
+    def __init__(self, store: Path | SegmentStore) -> None:
+        self._store: SegmentStore = LocalStore(store) if isinstance(store, Path) else store
+        self._streams: dict[str, _Known] = {}
+
+    @property
+    def location(self) -> str:
+        """Where the log is, for people."""
+        return self._store.location
 
     def streams(self) -> list[str]:
         """Names of all streams that hold events, sorted.
 
         Raises:
-            EventLogError: The folder cannot be read.
+            EventLogError: The store cannot be read.
         """
-        if not self.root.exists():
-            return []
         try:
-            names = sorted(path.name for path in self.root.iterdir() if _STREAM.fullmatch(path.name))
+            names = sorted(name for name in self._store.streams() if _STREAM.fullmatch(name))
+            return [name for name in names if any(map(_NAME.fullmatch, self._store.names(name)))]
         except OSError as error:
-            raise EventLogError(f"cannot read the event log {self.root}: {error.strerror}") from error
-        return [name for name in names if not self._list(name).is_empty]
+            raise EventLogError(f"cannot read the event log {self.location}: {error}") from error
 
     def read(self, stream: str, after: int = -1) -> list[Event]:
         """Events of a stream in order.
+
+        What this object has read before is not read again.
 
         Args:
             stream: The stream's name; an unknown one has no events.
@@ -94,10 +130,26 @@ class EventLog:
             Events, upcast to their current versions.
 
         Raises:
-            DamagedLogError: A gap, an unreadable segment or positions out of order; the file is named.
+            DamagedLogError: A gap, an unreadable or changed segment; it is named.
+            UnknownEventError: The stream holds an event that is newer than this software.
+            EventLogError: The store cannot be read.
         """
-        frame = self._read_frame(stream).filter(pl.col("position") > after)
-        return [upcast(_to_event(row)) for row in frame.iter_rows(named=True)]
+        known = self._known(stream)
+        seen = bisect_right(known.heads, after, key=lambda head: head.position)
+        rows = self._load(stream, known.heads[seen - 1] if seen else EMPTY)
+        wanted = rows.filter(pl.col("position") > after)
+        kinds = wanted.group_by("type", "version").agg(pl.col("position").min()).rows()
+        for kind, version, position in kinds:
+            check_known(kind, version, f"event {position} of plan {stream}")
+        events = to_events(wanted)
+        if any((kind, version) in UPCASTERS for kind, version, _ in kinds):
+            return [upcast(event) for event in events]
+        return events
+
+    def heads(self, stream: str) -> list[Head]:
+        """Where the stream stood after each of its segments; reading as in ``read``."""
+        self._load(stream, EMPTY)
+        return list(self._known(stream).heads)
 
     def append(self, events: Sequence[Event], expected_position: int | None = None) -> list[Event]:
         """Append events of one stream as one segment: all of them or none.
@@ -108,141 +160,158 @@ class EventLog:
                 after whatever is there.
 
         Returns:
-            The appended events with their positions.
+            The appended events with their positions; they are durable.
 
         Raises:
             ConcurrencyError: The stream went on past ``expected_position``.
-            EventLogError: The folder cannot be written, or a payload is not made of finite primitives.
+            EventLogError: The store cannot be written, or a payload is not made of finite primitives.
+            DamagedLogError: What is there is damaged; nothing was written.
         """
         if not events:
             return []
         stream = events[0].stream
         if not _STREAM.fullmatch(stream) or any(event.stream != stream for event in events):
             raise EventLogError(f"an append belongs to one stream with a plain name, not {stream!r}")
-        try:
-            self._folder(stream).mkdir(parents=True, exist_ok=True)
-            while True:
-                number, position, known = self._head(stream)
-                if expected_position is not None and position != expected_position:
-                    raise ConcurrencyError(
-                        f"stream {stream} is at position {position}, not {expected_position}: "
-                        "another writer appended first; read it again"
-                    )
-                fresh = list({e.event_id: e for e in events if e.event_id not in known}.values())
-                placed = [replace(e, position=position + 1 + i) for i, e in enumerate(fresh)]
-                if not placed or self._put_if_absent(stream, number, placed):
-                    return placed
-        except OSError as error:
-            raise EventLogError(f"cannot append to {self._folder(stream)}: {error}") from error
+        for event in events:
+            if not event.event_id or not (event.event_id + event.type).isprintable():
+                raise EventLogError(f"event_id {event.event_id!r} or type {event.type!r} is no plain name")
+        known, event_ids = self._known_for_append(stream)
+        if expected_position not in (None, known.head.position):
+            self._load(stream, known.head)
+        tried: set[str] = set()
+        while True:
+            if expected_position not in (None, known.head.position):
+                raise ConcurrencyError(
+                    f"stream {stream} is at position {known.head.position}, not {expected_position}: "
+                    "another writer appended first; read it again"
+                )
+            fresh = list({e.event_id: e for e in events if e.event_id not in event_ids}.values())
+            first = known.head.position + 1
+            placed = [event._replace(position=first + i) for i, event in enumerate(fresh)]
+            if not placed and tried:  # it was taken after all, and compacted before we could see it
+                return [event for event in self.read(stream) if event.event_id in tried]
+            if not placed or self._put(stream, known, placed):
+                return placed
+            tried = {event.event_id for event in placed}
+            self._load(stream, known.head)
 
     def compact(self, stream: str) -> None:
-        """Join a finished stream's segments into one file; readers and writers never notice."""
-        segments = self._list(stream)
-        if len(segments.numbers) < 2:
-            return
-        frame = self._read_frame(stream, segments)
-        last = segments.numbers[-1]
-        folder = self._folder(stream)
-        target = folder / f"compact-{last:08d}.parquet"
-        temp = write_temp(folder, frame)
-        temp.replace(target)
-        fsync_folder(folder)
-        for number in segments.numbers:
-            (folder / f"{number:08d}.parquet").unlink(missing_ok=True)
-        if segments.compacted >= 0:
-            (folder / f"compact-{segments.compacted:08d}.parquet").unlink(missing_ok=True)
+        """Join a finished stream's segments into one file; readers and writers never notice.
 
-    def _folder(self, stream: str) -> Path:
-        return self.root / stream
-
-    def _list(self, stream: str) -> _Segments:
-        folder = self._folder(stream)
+        Raises:
+            EventLogError: The stream is damaged or the store cannot be written; nothing is lost.
+        """
+        listing = self._list(stream)
+        if listing.numbers and (listing.compacted >= 0 or len(listing.numbers) > 1):
+            frame = self._load(stream, EMPTY)
+            last = self._known(stream).head.number
+            try:
+                self._store.put_if_absent(stream, _compact_name(last), encode_frame(frame))
+            except OSError as error:
+                raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
+            listing = self._list(stream)
         try:
-            names = (
-                [m for p in folder.iterdir() if (m := _SEGMENT.fullmatch(p.name))] if folder.is_dir() else []
-            )
+            for name in listing.superseded:  # oldest first: see _put
+                self._store.delete(stream, name)
         except OSError as error:
-            raise EventLogError(f"cannot read the events in {folder}: {error.strerror}") from error
-        compacted = max((int(m[2]) for m in names if m[1]), default=-1)
-        numbers = tuple(sorted(n for m in names if not m[1] and (n := int(m[2])) > compacted))
-        for expected, number in enumerate(numbers, start=compacted + 1):
-            if number != expected:
-                raise DamagedLogError(
-                    f"{folder}: segment {expected:08d}.parquet is missing: restore it from a backup; "
-                    "nothing was changed"
-                )
-        return _Segments(compacted, numbers)
+            raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
 
-    def _read_frame(self, stream: str, segments: _Segments | None = None) -> pl.DataFrame:
-        listed = segments or self._list(stream)
-        folder = self._folder(stream)
-        paths = [folder / f"{number:08d}.parquet" for number in listed.numbers]
-        if listed.compacted >= 0:
-            paths.insert(0, folder / f"compact-{listed.compacted:08d}.parquet")
-        try:
-            frames = [_read_segment(path) for path in paths]
-        except FileNotFoundError:
-            if segments is None and self._list(stream) != listed:
-                return self._read_frame(stream)  # compacted while we read
-            raise
-        frame = pl.concat([SCHEMA.to_frame(), *frames])
-        wrong = frame.with_row_index("row").filter(pl.col("row") != pl.col("position"))
-        if wrong.height:
-            raise DamagedLogError(
-                f"{folder}: position {wrong['position'][0]} stands where {wrong['row'][0]} belongs: "
-                "a segment was changed or replaced; restore the folder from a backup"
-            )
+    def _known(self, stream: str) -> _Known:
+        return self._streams.setdefault(stream, _Known())
+
+    def _known_for_append(self, stream: str) -> tuple[_Known, set[str]]:
+        known = self._known(stream)
+        if known.event_ids is None:
+            known.event_ids = set(self._load(stream, EMPTY)["event_id"])
+        return known, known.event_ids
+
+    def _list(self, stream: str) -> _Listing:
+        """The files that count.
+
+        A listing is no snapshot: it can miss both a new compact file and the segments deleted after it was
+        put. What looks damaged is therefore listed again until it looks the same twice.
+        """
+        problem = None
+        while True:
+            try:
+                names = self._store.names(stream)
+            except OSError as error:
+                raise EventLogError(f"cannot read {stream} in {self.location}: {error}") from error
+            listing = _Listing.of(names)
+            found = self._problem(stream, listing)
+            if found is None:
+                return listing
+            if found == problem:
+                raise DamagedLogError(f"{self.location}/{stream}: {found}; restore it from a backup")
+            problem = found
+
+    def _problem(self, stream: str, listing: _Listing) -> str | None:
+        numbers = enumerate(listing.numbers, start=listing.compacted + 1)
+        missing = next((expected for expected, number in numbers if number != expected), None)
+        if missing is None and listing.last < self._known(stream).head.number:
+            missing = listing.last + 1
+        return None if missing is None else f"segment {_segment_name(missing)} is missing"
+
+    def _load(self, stream: str, since: Head) -> pl.DataFrame:
+        """Rows of the segments after a head, checked; what is known of the stream grows by them."""
+        while True:
+            listing = self._list(stream)
+            try:
+                contents = [
+                    (f"{self.location}/{stream}/{name}", number, self._store.read(stream, name))
+                    for name, number in listing.files(since.number)
+                ]
+                break
+            except FileNotFoundError as error:
+                if self._list(stream) == listing:
+                    raise DamagedLogError(f"{self.location}/{stream}: {error} vanished") from error
+                # Compacted while we read: what we want is in the compact file now.
+            except OSError as error:
+                raise EventLogError(f"cannot read {stream} in {self.location}: {error}") from error
+        frame = decode_segments(contents)
+        if listing.compacted > since.number >= 0:
+            # The compact file begins at the beginning; the chain before `since` was checked when it was read.
+            frame = frame.filter(pl.col("segment") > since.number)
+        known = self._known(stream)
+        heads = follow_chain(frame, stream, since, f"{self.location}/{stream}")
+        fresh = [head for head in heads if head.number > known.head.number]
+        if known.event_ids is not None and fresh:
+            after = fresh[0].number
+            known.event_ids.update(frame.filter(pl.col("segment") >= after)["event_id"])
+        known.heads += fresh
         return frame
 
-    def _head(self, stream: str) -> tuple[int, int, set[str]]:
-        """Next segment number, last position, known event ids; re-read only after another writer."""
-        segments = self._list(stream)
-        cached = self._seen.get(stream)
-        if cached is None or cached[0] != segments.next_number:
-            frame = self._read_frame(stream, segments)
-            cached = (segments.next_number, frame.height - 1, set(frame["event_id"]))
-            self._seen[stream] = cached
-        return cached
+    def _put(self, stream: str, known: _Known, placed: list[Event]) -> bool:
+        """Put the next segment; False if another writer was first.
 
-    def _put_if_absent(self, stream: str, number: int, events: list[Event]) -> bool:
-        folder = self._folder(stream)
-        temp = write_temp(folder, pl.DataFrame([_to_row(e) for e in events], schema=SCHEMA))
-        target = folder / f"{number:08d}.parquet"
+        A number that was compacted away is free again, and a writer that missed the compaction could take it.
+        Files are deleted oldest first, so then the segment before it is gone too.
+        """
+        content, head = encode_segment(placed, known.head)
+        name = _segment_name(head.number)
         try:
-            os.link(temp, target)
-        except FileExistsError:
-            return False
-        finally:
-            temp.unlink()
-        fsync_folder(folder)
-        if self._list(stream).compacted >= number:
-            target.unlink()  # the number was compacted away while we wrote: this file would not be read
-            return False
-        _, position, known = self._seen[stream]
-        known.update(e.event_id for e in events)
-        self._seen[stream] = (number + 1, position + len(events), known)
+            if not self._store.put_if_absent(stream, name, content):
+                return False
+            if not self._is_reachable(stream, head.number):
+                self._store.delete(stream, name)
+                return False
+        except OSError as error:
+            raise EventLogError(f"cannot append to {stream} in {self.location}: {error}") from error
+        known.heads.append(head)
+        if known.event_ids is not None:
+            known.event_ids.update(event.event_id for event in placed)
         return True
 
-
-def _to_row(event: Event) -> dict[str, Any]:
-    try:
-        payload = json.dumps(dict(event.payload), allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise EventLogError(f"payload of {event.type} is not made of finite primitives: {error}") from error
-    return {name: payload if name == "payload" else getattr(event, name) for name in SCHEMA}
+    def _is_reachable(self, stream: str, number: int) -> bool:
+        if number == 0:
+            return self._list(stream).compacted < 0
+        names = _segment_name(number - 1), _compact_name(number - 1)
+        return any(self._store.exists(stream, name) for name in names)
 
 
-def _to_event(row: dict[str, Any]) -> Event:
-    return Event(**{**row, "payload": json.loads(row["payload"])})
+def _segment_name(number: int) -> str:
+    return f"{number:08d}.parquet"
 
 
-def _read_segment(path: Path) -> pl.DataFrame:
-    try:
-        frame = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DamagedLogError(f"segment {path} cannot be read: {error}") from error
-    if frame.schema != SCHEMA or frame.is_empty():
-        raise DamagedLogError(f"segment {path} is not a segment of an event log: restore it from a backup")
-    return frame
+def _compact_name(number: int) -> str:
+    return f"compact-{number:08d}.parquet"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from core.events.event import Event
+from core.events.log import EventLog
 
 State = TypeVar("State")
 
@@ -28,3 +29,25 @@ class Projection(Generic[State]):
         ``fold(all) == fold(rest, snapshot=fold(first))`` for every cut.
         """
         return functools.reduce(self.apply, events, self.initial if snapshot is None else snapshot)
+
+
+class Following(Generic[State]):
+    """The state of one stream: each look reads and folds only what was appended since the last.
+
+    Args:
+        log: The log.
+        stream: The stream.
+        projection: How its events are folded.
+    """
+
+    def __init__(self, log: EventLog, stream: str, projection: Projection[State]) -> None:
+        self._log, self._stream, self._projection = log, stream, projection
+        self._state, self._position = projection.initial, -1
+
+    def state(self) -> State:
+        """The state now; errors as in ``EventLog.read``."""
+        events = self._log.read(self._stream, after=self._position)
+        if events:
+            self._state = self._projection.fold(events, self._state)
+            self._position = events[-1].position
+        return self._state

@@ -18,7 +18,8 @@ from urllib.parse import quote, unquote
 import polars as pl
 
 from core.errors import DamagedLogError, EventLogError
-from core.events.files import fsync_folder, write_temp
+from core.events.files import make_folder, put_if_absent
+from core.events.segments import encode_frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +105,8 @@ class TelemetryWriter:
         frame = pl.DataFrame(samples, schema=SAMPLE_SCHEMA)
         name = f"{samples[0].occurred_at:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex}.parquet"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_temp(self.folder, frame).rename(self.folder / name)
-            fsync_folder(self.folder)
+            make_folder(self.folder)
+            put_if_absent(self.folder / name, encode_frame(frame))
         except OSError as error:
             raise EventLogError(f"cannot write telemetry to {self.folder}: {error}") from error
 

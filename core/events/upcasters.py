@@ -4,7 +4,6 @@ A released payload shape is never forgotten: when a type's ``VERSION`` rises fro
 that turns an n payload into an n + 1 payload is registered here under ``(type, n)``.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -32,5 +31,5 @@ def upcast(event: Event, steps: Mapping[tuple[str, int], Upcaster] = UPCASTERS) 
         The same event when it is current, else one with the lifted payload and version.
     """
     while step := steps.get((event.type, event.version)):
-        event = dataclasses.replace(event, version=event.version + 1, payload=step(dict(event.payload)))
+        event = event._replace(version=event.version + 1, payload=step(dict(event.payload)))
     return event

@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import ConcurrencyError, DamagedLogError, EventLogError, UnknownEventError
 from core.events.catalogue import ChainStarted, to_event, to_fact
-from core.events.event import Event
+from core.events.event import Event, new_event
 from core.events.log import EventLog
 
 
@@ -53,19 +53,19 @@ def test_the_same_event_twice_is_one_event(log: EventLog) -> None:
     event = started("a")
     log.append([event])
     assert log.append([event, event]) == []
-    assert names(EventLog(log.root).append([event, started("b")])) == ["b"]
+    assert names(EventLog(Path(log.location)).append([event, started("b")])) == ["b"]
     assert names(log.read("plan")) == ["a", "b"]
 
 
 def test_a_writer_that_expects_another_position_is_told_and_nothing_is_written(log: EventLog) -> None:
     log.append([started("a")], expected_position=-1)
     with pytest.raises(ConcurrencyError, match="position 0, not -1"):
-        EventLog(log.root).append([started("b")], expected_position=-1)
+        EventLog(Path(log.location)).append([started("b")], expected_position=-1)
     assert names(log.read("plan")) == ["a"]
 
 
 def test_two_writers_that_know_nothing_of_each_other_lose_nothing(log: EventLog) -> None:
-    other = EventLog(log.root)
+    other = EventLog(Path(log.location))
     for i in range(5):
         log.append([started(f"a{i}")])
         other.append([started(f"b{i}")])
@@ -81,7 +81,7 @@ def _append_many(root: Path, writer: int) -> None:
 @pytest.mark.slow
 def test_concurrent_processes_lose_nothing(log: EventLog) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append_many, args=(log.root, n)) for n in range(4)]
+    writers = [context.Process(target=_append_many, args=(Path(log.location), n)) for n in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -97,24 +97,24 @@ def test_compaction_changes_nothing_that_is_read(log: EventLog) -> None:
     before = log.read("plan")
     log.compact("plan")
     assert log.read("plan") == before
-    assert len(list((log.root / "plan").iterdir())) == 1
+    assert len(list((Path(log.location) / "plan").iterdir())) == 1
 
 
 def test_writers_go_on_after_compaction_even_those_who_did_not_see_it(log: EventLog) -> None:
-    stale = EventLog(log.root)
+    stale = EventLog(Path(log.location))
     stale.append([started("a")])
     log.append([started("b")])
     log.compact("plan")
     stale.append([started("c")])
     log.append([started("d")])
     log.compact("plan")
-    assert names(EventLog(log.root).read("plan")) == ["a", "b", "c", "d"]
+    assert names(EventLog(Path(log.location)).read("plan")) == ["a", "b", "c", "d"]
 
 
 def test_a_torn_temporary_file_is_ignored(log: EventLog) -> None:
     log.append([started("a")])
-    (log.root / "plan" / ".deadbeef.tmp").write_bytes(b"PAR1 torn")
-    (log.root / "plan" / "notes.txt").write_text("foreign")
+    (Path(log.location) / "plan" / ".deadbeef.tmp").write_bytes(b"PAR1 torn")
+    (Path(log.location) / "plan" / "notes.txt").write_text("foreign")
     assert names(log.read("plan")) == ["a"]
     log.append([started("b")])
     assert names(log.read("plan")) == ["a", "b"]
@@ -123,7 +123,7 @@ def test_a_torn_temporary_file_is_ignored(log: EventLog) -> None:
 def test_a_missing_segment_is_refused_by_name(log: EventLog) -> None:
     for name in "abc":
         log.append([started(name)])
-    (log.root / "plan" / "00000001.parquet").unlink()
+    (Path(log.location) / "plan" / "00000001.parquet").unlink()
     with pytest.raises(DamagedLogError, match=r"00000001\.parquet is missing"):
         log.read("plan")
 
@@ -132,10 +132,10 @@ def test_a_missing_segment_is_refused_by_name(log: EventLog) -> None:
 def test_a_truncated_segment_is_refused_by_name_and_not_overwritten(log: EventLog, keep: int) -> None:
     for name in "ab":
         log.append([started(name)])
-    segment = log.root / "plan" / "00000001.parquet"
+    segment = Path(log.location) / "plan" / "00000001.parquet"
     damaged = segment.read_bytes()[:keep]
     segment.write_bytes(damaged)
-    fresh = EventLog(log.root)
+    fresh = EventLog(Path(log.location))
     with pytest.raises(DamagedLogError, match=r"00000001\.parquet"):
         fresh.append([started("c")])
     assert segment.read_bytes() == damaged
@@ -143,7 +143,7 @@ def test_a_truncated_segment_is_refused_by_name_and_not_overwritten(log: EventLo
 
 def test_a_foreign_parquet_file_is_refused_by_name(log: EventLog) -> None:
     log.append([started("a")])
-    pl.DataFrame({"x": [1]}).write_parquet(log.root / "plan" / "00000001.parquet")
+    pl.DataFrame({"x": [1]}).write_parquet(Path(log.location) / "plan" / "00000001.parquet")
     with pytest.raises(DamagedLogError, match=r"00000001\.parquet is not a segment"):
         log.read("plan")
 
@@ -151,14 +151,14 @@ def test_a_foreign_parquet_file_is_refused_by_name(log: EventLog) -> None:
 def test_a_segment_copied_to_another_place_is_refused(log: EventLog) -> None:
     for name in "ab":
         log.append([started(name)])
-    folder = log.root / "plan"
+    folder = Path(log.location) / "plan"
     (folder / "00000002.parquet").write_bytes((folder / "00000000.parquet").read_bytes())
-    with pytest.raises(DamagedLogError, match="position 0 stands where 2 belongs"):
+    with pytest.raises(DamagedLogError, match="event 0 of stream plan stands where position 2"):
         log.read("plan")
 
 
 def test_a_payload_that_json_cannot_hold_is_refused_and_nothing_is_written(log: EventLog) -> None:
-    event = Event(stream="plan", type="chain_started", payload={"dataset": float("nan")})
+    event = new_event("plan", "chain_started", {"dataset": float("nan")})
     with pytest.raises(EventLogError, match="chain_started"):
         log.append([event])
     assert log.read("plan") == []
@@ -177,6 +177,6 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
 
 
 def test_an_event_of_a_newer_version_is_refused_with_advice(log: EventLog) -> None:
-    log.append([Event(stream="plan", type="chain_started", version=99, payload={"dataset": "a"})])
+    log.append([new_event("plan", "chain_started", {"dataset": "a"}, version=99)])
     with pytest.raises(UnknownEventError, match="newer release"):
         to_fact(log.read("plan")[0])

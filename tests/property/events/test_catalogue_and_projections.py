@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.events.catalogue import CATALOGUE, Fact, to_event, to_fact
-from core.events.event import Event
+from core.events.event import new_event
 from core.events.projection import Projection
 from core.events.upcasters import upcast
 from core.planning.plan_state import PLAN_STATE
@@ -72,7 +72,7 @@ def test_a_fact_comes_back_from_its_envelope(fact: Fact) -> None:
 def test_folding_from_a_snapshot_equals_folding_from_the_beginning(
     facts: list[Fact], data: st.DataObject
 ) -> None:
-    events = [dataclasses.replace(to_event("plan", f), position=i) for i, f in enumerate(facts)]
+    events = [to_event("plan", f)._replace(position=i) for i, f in enumerate(facts)]
     cut = data.draw(st.integers(0, len(events)))
     projections: list[Projection[Any]] = [PLAN_STATE, REGISTRY_VIEW]
     for projection in projections:
@@ -87,7 +87,7 @@ def test_an_old_event_is_lifted_step_by_step_to_the_newest_version(newest: int, 
         ("thing", n): lambda payload, n=n: {**payload, "path": [*payload["path"], n]}
         for n in range(1, newest)
     }
-    event = Event(stream="plan", type="thing", version=version, payload={"path": []})
+    event = new_event("plan", "thing", {"path": []}, version)
     lifted = upcast(event, steps)
     assert lifted.version == max(version, newest)
     assert lifted.payload["path"] == list(range(version, newest))

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def test_the_generated_configuration_can_be_handed_straight_back(tmp_path: Path)
 
 def test_the_newest_plan_on_a_device_decides_its_configuration(tmp_path: Path) -> None:
     newer = [
-        replace(e, stream="newer", occurred_at=e.occurred_at + timedelta(days=1)) for e in sample_events()
+        e._replace(stream="newer", occurred_at=e.occurred_at + timedelta(days=1)) for e in sample_events()
     ]
     for order in ([newer, sample_events()], [sample_events(), newer]):
         (config,) = write_configs(tmp_path, order)

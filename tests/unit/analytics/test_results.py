@@ -1,6 +1,5 @@
 """Results and plan: what the fold keeps, how it is written, and the schema it promises."""
 
-import dataclasses
 import json
 import math
 from datetime import timedelta
@@ -152,7 +151,7 @@ def test_plan_is_what_was_created() -> None:
 
 
 def test_an_event_of_a_newer_release_is_refused() -> None:
-    newer = dataclasses.replace(sample_events()[0], version=99)
+    newer = sample_events()[0]._replace(version=99)
     with pytest.raises(UnknownEventError, match="newer release"):
         fold_results([newer])
 
@@ -183,5 +182,5 @@ def test_time_is_taken_from_events_only() -> None:
     ended = to_event(
         "p", PhaseFinished(dataset="d", phase="teacher", attempt=1, duration_s=5.0, peak_memory_mib=10.0)
     )
-    late = dataclasses.replace(ended, occurred_at=ended.occurred_at + timedelta(days=1))
+    late = ended._replace(occurred_at=ended.occurred_at + timedelta(days=1))
     assert fold_results([started, ended]) == fold_results([started, late])

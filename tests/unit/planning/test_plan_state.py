@@ -1,6 +1,5 @@
 """How far a plan is, from its events alone."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from core.events.catalogue import (
@@ -43,7 +42,7 @@ def finished(phase: str) -> PhaseFinished:
 
 def fold(*timed: tuple[float, Fact]) -> PlanState:
     return PLAN_STATE.fold(
-        replace(to_event("plan", fact), occurred_at=BEGAN + timedelta(seconds=at)) for at, fact in timed
+        to_event("plan", fact)._replace(occurred_at=BEGAN + timedelta(seconds=at)) for at, fact in timed
     )
 
 

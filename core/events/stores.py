@@ -1,0 +1,122 @@
+"""Where the segments of a log are kept: the port that every store implements, and two stores."""
+
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Protocol
+
+from core.events.files import make_folder, put_if_absent
+
+
+class SegmentStore(Protocol):
+    """Named immutable blobs in streams; the one thing it must do well is ``put_if_absent``.
+
+    Every method raises ``OSError`` where the store cannot be read or written.
+    """
+
+    location: str
+    """Where it is, for people."""
+
+    def streams(self) -> list[str]:
+        """Names of all streams, in any order; some may hold nothing."""
+
+    def names(self, stream: str) -> list[str]:
+        """Names of all blobs of a stream, in any order; none for an unknown stream."""
+
+    def read(self, stream: str, name: str) -> bytes:
+        """A blob's content.
+
+        Raises:
+            FileNotFoundError: There is no such blob.
+        """
+
+    def exists(self, stream: str, name: str) -> bool:
+        """Whether there is such a blob now."""
+
+    def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
+        """Put a blob where none is, whole or not at all; of two writers one wins.
+
+        Returns:
+            Whether it was put; it is then durable, and seen by every later read, listing and put.
+        """
+
+    def delete(self, stream: str, name: str) -> None:
+        """Delete a blob; one that is not there is no error."""
+
+
+class LocalStore:
+    """A folder per stream on a local disk.
+
+    Args:
+        root: Folder of the log; made by the first append.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.location = str(root)
+
+    def streams(self) -> list[str]:
+        """See ``SegmentStore``."""
+        return [path.name for path in self._root.iterdir()] if self._root.exists() else []
+
+    def names(self, stream: str) -> list[str]:
+        """See ``SegmentStore``."""
+        folder = self._root / stream
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+    def read(self, stream: str, name: str) -> bytes:
+        """See ``SegmentStore``."""
+        return (self._root / stream / name).read_bytes()
+
+    def exists(self, stream: str, name: str) -> bool:
+        """See ``SegmentStore``."""
+        return (self._root / stream / name).exists()
+
+    def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
+        """See ``SegmentStore``."""
+        make_folder(self._root / stream)
+        return put_if_absent(self._root / stream / name, content)
+
+    def delete(self, stream: str, name: str) -> None:
+        """See ``SegmentStore``."""
+        (self._root / stream / name).unlink(missing_ok=True)
+
+
+class MemoryStore:
+    """In this process's memory, for tests and for trying things out."""
+
+    location = "memory"
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, dict[str, bytes]] = defaultdict(dict)
+        self._putting = threading.Lock()
+
+    def streams(self) -> list[str]:
+        """See ``SegmentStore``."""
+        return list(self._blobs)
+
+    def names(self, stream: str) -> list[str]:
+        """See ``SegmentStore``."""
+        return list(self._blobs[stream])
+
+    def read(self, stream: str, name: str) -> bytes:
+        """See ``SegmentStore``."""
+        try:
+            return self._blobs[stream][name]
+        except KeyError:
+            raise FileNotFoundError(f"{stream}/{name}") from None
+
+    def exists(self, stream: str, name: str) -> bool:
+        """See ``SegmentStore``."""
+        return name in self._blobs[stream]
+
+    def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
+        """See ``SegmentStore``."""
+        with self._putting:
+            absent = name not in self._blobs[stream]
+            self._blobs[stream].setdefault(name, content)
+            return absent
+
+    def delete(self, stream: str, name: str) -> None:
+        """See ``SegmentStore``."""
+        self._blobs[stream].pop(name, None)
