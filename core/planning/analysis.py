@@ -41,7 +41,7 @@ def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
     if not plans or (plan_id and plan_id not in plans):
         asked = f"plan {plan_id}" if plan_id else "plans"
         raise SettingsError(
-            f"no {asked} in {log.root} (setting output_dir, flag --output-dir); known plans: "
+            f"no {asked} in {log.location} (setting output_dir, flag --output-dir); known plans: "
             f"{', '.join(plans) or 'none'}"
         )
     written = []
