@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.analytics.canonical import digest, finite
 from core.events import catalogue as facts
-from core.events.catalogue import Fact, to_fact
+from core.events.catalogue import Fact, check_known
 from core.events.event import Event
 from core.events.projection import Projection
 
@@ -186,9 +186,12 @@ def fold_plan(events: Iterable[Event]) -> RetrainingPlan | None:
 
 
 def _apply(results: RetrainingResults, event: Event) -> RetrainingResults:
-    fact = to_fact(event)
-    clean = type(fact)(**finite(event.payload))
-    return _step(clean, results.model_copy(update={"plan_id": event.stream}), event)
+    cls = check_known(event.type, event.version, f"event {event.position} of plan {event.stream}")
+    if results.plan_id != event.stream:
+        results = results.model_copy(update={"plan_id": event.stream})
+    if cls not in _step.registry:
+        return results
+    return _step(cls(**finite(event.payload)), results, event)
 
 
 RESULTS = Projection(initial=RetrainingResults(), apply=_apply)

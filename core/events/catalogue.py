@@ -37,7 +37,7 @@ class PlanCreated(Fact):
     machine: dict[str, Any]
     force: bool
     previous: dict[str, Any] | None
-    """Where the plan before this one stood: plan, position and sha256 of its last segment."""
+    """Where the plan before this one stood: plan, and number, position and sha256 of its last segment."""
 
 
 @dataclass(frozen=True, kw_only=True)

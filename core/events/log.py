@@ -147,9 +147,13 @@ class EventLog:
         return events
 
     def heads(self, stream: str) -> list[Head]:
-        """Where the stream stood after each of its segments; reading as in ``read``."""
-        self._load(stream, EMPTY)
+        """Where a stream stood after each of its segments, in order; errors as in ``read``."""
+        self._load(stream, self._known(stream).head)
         return list(self._known(stream).heads)
+
+    def num_unhashed(self, stream: str) -> int:
+        """Events of a stream that release 0.1.0 wrote, without hashes; errors as in ``read``."""
+        return self._load(stream, EMPTY)["sha256"].null_count()
 
     def append(self, events: Sequence[Event], expected_position: int | None = None) -> list[Event]:
         """Append events of one stream as one segment: all of them or none.

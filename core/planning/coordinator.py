@@ -79,8 +79,11 @@ class RetrainingCoordinator:
         return {(key.dataset, key.phase): history[key] for key in keys if key in history}
 
     def begin(self, plan: Plan) -> None:
-        """Put the plan into the log."""
-        self._emit(plan.plan_id, plan.created())
+        """Put the plan into the log, with where the plan before it stands: see ``core.planning.audit``."""
+        previous = None
+        if plans := self.log.streams():
+            previous = {"plan": plans[-1], **self.log.heads(plans[-1])[-1]._asdict()}
+        self._emit(plan.plan_id, plan.created(previous))
 
     def resume(self, plan_id: str, data_dir: Path | None = None) -> None:
         """Take up an interrupted plan.
@@ -108,7 +111,7 @@ class RetrainingCoordinator:
         state = self.state(plan_id)
         if state.created is None:
             known = ", ".join(self.log.streams()) or "none"
-            raise SettingsError(f"no plan {plan_id} in {self.log.root}; known plans: {known}")
+            raise SettingsError(f"no plan {plan_id} in {self.log.location}; known plans: {known}")
         if state.status == "completed":
             raise SettingsError(f"plan {plan_id} has nothing left to do")
         describe_machine(self.machine, state.settings_in(self.layout.root).training)

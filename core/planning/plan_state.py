@@ -1,16 +1,16 @@
 """How far a plan is: the projection behind resume, retries and status."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
     EpochFinished,
-    Fact,
     GraphsLost,
     PhaseFailed,
     PhaseFinished,
@@ -27,6 +27,9 @@ from core.planning.phases import GRAPHS
 from core.resources.process import OOM_KINDS
 from settings.app import Settings
 
+PhaseName = tuple[str, str]
+"""Dataset and phase."""
+
 PhaseStatus = Literal["pending", "running", "completed", "failed", "skipped", "blocked"]
 
 
@@ -40,7 +43,6 @@ class PhaseState:
         attempts: Attempts begun.
         num_ooms: Attempts ended for want of memory.
         micro_batch_size: Graphs per forward/backward of the last attempt; 0 before the first.
-        progress: Last epoch of the model being trained, for people.
     """
 
     status: PhaseStatus = "pending"
@@ -48,11 +50,9 @@ class PhaseState:
     attempts: int = 0
     num_ooms: int = 0
     micro_batch_size: int = 0
-    progress: str = ""
 
 
-@dataclass(frozen=True)
-class PlanState:
+class PlanState(NamedTuple):
     """One plan.
 
     Attributes:
@@ -68,7 +68,7 @@ class PlanState:
     """
 
     created: PlanCreated | None = None
-    phases: Mapping[tuple[str, str], PhaseState] = field(default_factory=dict)
+    phases: Mapping[PhaseName, PhaseState] = MappingProxyType({})
     open_chains: frozenset[str] = frozenset()
     data_dir: str | None = None
     status: str = "running"
@@ -115,17 +115,36 @@ class PlanState:
         ]
 
 
+def progress(events: Sequence[Event], state: PlanState) -> dict[PhaseName, str]:
+    """The last epoch of each phase that runs, for people.
+
+    Args:
+        events: The plan's events; read backwards, and only as far as needed.
+        state: The plan after them.
+    """
+    found: dict[PhaseName, str] = {}
+    running = {name for name, phase in state.phases.items() if phase.status == "running"}
+    for event in reversed(events):
+        if not running:
+            break
+        if event.type in (EpochFinished.TYPE, PhaseStarted.TYPE):
+            name = (event.payload["dataset"], event.payload["phase"])
+            if name in running and event.type == EpochFinished.TYPE:
+                found[name] = f"{event.payload['model']} epoch {event.payload['epoch']}"
+            running.discard(name)
+    return found
+
+
 def _apply(state: PlanState, event: Event) -> PlanState:
-    fact = to_fact(event)
+    fact = to_fact(event) if event.type in _RELEVANT else None
     if isinstance(fact, PlanResumed):
-        state = replace(
-            state,
+        state = state._replace(
             status="running",
             earlier_s=state.worked_s,
             session_began_at=event.occurred_at,
             data_dir=fact.data_dir or state.data_dir,
         )
-    state = replace(state, last_event_at=event.occurred_at, started_at=state.started_at or event.occurred_at)
+    state = state._replace(last_event_at=event.occurred_at, started_at=state.started_at or event.occurred_at)
     match fact:
         case PlanCreated():
             phases = {
@@ -134,36 +153,52 @@ def _apply(state: PlanState, event: Event) -> PlanState:
                 )
                 for step in fact.steps
             }
-            return replace(state, created=fact, phases=phases, session_began_at=event.occurred_at)
+            return state._replace(created=fact, phases=phases, session_began_at=event.occurred_at)
         case PlanFinished():
-            return replace(state, status=fact.status)
+            return state._replace(status=fact.status)
         case ChainStarted() | ChainFinished():
             begun = {fact.dataset} if isinstance(fact, ChainStarted) else set()
-            return replace(state, open_chains=state.open_chains - {fact.dataset} | begun)
+            return state._replace(open_chains=state.open_chains - {fact.dataset} | begun)
         case GraphsLost():
             key = (fact.dataset, GRAPHS)
-            lost = replace(state.phases[key], status="pending", reason="its graphs are gone")
-            return replace(state, phases={**state.phases, key: lost})
-        case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped() | EpochFinished():
+            lost = replace(
+                state.phases.get(key, PhaseState()), status="pending", reason="its graphs are gone"
+            )
+            return state._replace(phases={**state.phases, key: lost})
+        case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped():
             key = (fact.dataset, fact.phase)
             old = state.phases.get(key, PhaseState())
-            return replace(state, phases={**state.phases, key: _apply_to_phase(old, fact)})
+            return state._replace(phases={**state.phases, key: _apply_to_phase(old, fact)})
         case _:
             return state
 
 
-def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
+_RELEVANT = {
+    fact.TYPE
+    for fact in (
+        PlanCreated,
+        PlanResumed,
+        PlanFinished,
+        ChainStarted,
+        ChainFinished,
+        GraphsLost,
+        PhaseStarted,
+        PhaseFinished,
+        PhaseFailed,
+        PhaseSkipped,
+    )
+}
+
+
+def _apply_to_phase(
+    phase: PhaseState, fact: PhaseStarted | PhaseFinished | PhaseFailed | PhaseSkipped
+) -> PhaseState:
     match fact:
         case PhaseStarted():
-            return replace(
-                phase,
-                status="running",
-                attempts=phase.attempts + 1,
-                micro_batch_size=fact.micro_batch_size,
-                progress="",
-            )
+            attempts = phase.attempts + 1
+            return replace(phase, status="running", attempts=attempts, micro_batch_size=fact.micro_batch_size)
         case PhaseFinished():
-            return replace(phase, status="completed", progress="")
+            return replace(phase, status="completed")
         case PhaseFailed():
             return replace(
                 phase,
@@ -173,10 +208,6 @@ def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
             )
         case PhaseSkipped():
             return replace(phase, status="blocked", reason=fact.reason)
-        case EpochFinished():
-            return replace(phase, progress=f"{fact.model} epoch {fact.epoch}")
-        case _:
-            return phase
 
 
 PLAN_STATE: Projection[PlanState] = Projection(PlanState(), _apply)

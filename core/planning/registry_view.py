@@ -1,6 +1,6 @@
 """What the log says about saved models and captures: the projection that "missing or stale" is decided by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from core.events.catalogue import CapturesDigested, ModelSaved, PhaseFinished, PlanCreated, to_fact
@@ -65,6 +65,11 @@ REGISTRY_VIEW: Projection[RegistryView] = Projection(RegistryView(), _apply)
 
 
 def registry_view(log: EventLog) -> RegistryView:
-    """Fold the registry from every plan's events, in the order they happened."""
-    events = [event for stream in log.streams() for event in log.read(stream)]
+    """Fold the registry from every plan's events."""
+    return fold_registry(log.read(stream) for stream in log.streams())
+
+
+def fold_registry(streams: Iterable[Iterable[Event]]) -> RegistryView:
+    """Fold the registry from the events of several plans, in the order they happened."""
+    events = [event for stream in streams for event in stream if event.type in _RELEVANT]
     return REGISTRY_VIEW.fold(sorted(events, key=lambda event: event.occurred_at))

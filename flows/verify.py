@@ -1,0 +1,60 @@
+"""Whether anyone changed history: ``python -m flows.verify`` checks the hashes of the whole event log."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from core.events.log import EventLog
+from core.planning.audit import StreamAudit, audit
+from flows.cli import DONE, FAILED, add_common_arguments, run_command, settings_of
+from flows.tables import styled, table
+from settings.layout import Layout
+
+
+def verify_command(argv: Sequence[str] | None = None) -> int:
+    """Print what the hashes say about every plan.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code: 1 if anything was changed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.verify",
+        description="Check the hashes of the event log: whether anything in its history was changed.",
+        epilog="Each plan names the end of the one before it. That the newest events of the newest plan were "
+        "cut off cannot be seen from the log: note the sha256 of its end. Exit codes: 0 unchanged, 1 changed "
+        "or unreadable, 2 bad usage or settings.",
+    )
+    add_common_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: _print_audit(settings_of(arguments).output_dir))
+
+
+def _print_audit(output_dir: Path) -> int:
+    console = Console()
+    log = EventLog(Layout(output_dir).events)
+    audits = audit(log)
+    if not audits:
+        console.print(f"no plans in {log.location}", highlight=False)
+        return DONE
+    plans = table("Event log", "plan", "status", "events", "sha256 of its end", "problem")
+    for found in audits:
+        status = styled("changed" if found.problem else "unchanged")
+        num_events = "" if found.num_events is None else str(found.num_events)
+        plans.add_row(found.plan_id, status, num_events, found.head.sha256, _detail(found))
+    console.print(plans)
+    return FAILED if any(found.problem for found in audits) else DONE
+
+
+def _detail(found: StreamAudit) -> str:
+    unhashed = f"{found.num_unhashed} events of release 0.1.0 carry no hash" if found.num_unhashed else ""
+    return (found.problem or unhashed).replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    sys.exit(verify_command())
