@@ -58,7 +58,16 @@ class TrainingSettings(Group):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0, description="Dropout of the attention layers.")
     seed: int = Field(default=0, ge=0, description="Seed of weights, batches and exploration.")
     num_threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 means all cores.")
+    deterministic: bool = Field(
+        default=False,
+        description="Only deterministic CUDA kernels: the same GPU gives the same bits, a little slower.",
+    )
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints kept per model and phase.")
+    checkpoint_interval_s: float = Field(
+        default=10.0,
+        ge=0.0,
+        description="Least time between checkpoints, seconds: the most work that is lost; 0 is every step.",
+    )
     max_retries: int = Field(default=2, ge=0, description="Retries of a phase that can be cured by one.")
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)

@@ -68,7 +68,7 @@ class Chain:
         self._listener = listener
         state = self._state()
         if state.created is None:
-            raise RetrainError(f"plan {plan_id} is not in {self._log.root}")
+            raise RetrainError(f"plan {plan_id} is not in {self._log.location}")
         self.settings = state.settings_in(output_dir)
         self._machine = describe_machine(probe_machine(), self.settings.training)
         self._layout = Layout(output_dir)
@@ -137,7 +137,7 @@ class Chain:
             if phase == GRAPHS:
                 self._build_graphs()
             else:
-                job = self.job(phase, micro_batch_size, attempt)
+                job = self.job(phase, micro_batch_size)
                 self._require_models(phase)
                 self._process.run(
                     f"core.training.phases:{job.target}",
@@ -213,7 +213,7 @@ class Chain:
                 self.emit(CaptureRefused(dataset=self.dataset, path=str(capture.path), reason=reason))
         return kept
 
-    def job(self, phase: str, micro_batch_size: int, attempt: int) -> PhaseJob:
+    def job(self, phase: str, micro_batch_size: int) -> PhaseJob:
         """What the training process is told about an attempt of a phase.
 
         Raises:
@@ -225,6 +225,7 @@ class Chain:
         own = REGISTRY_VIEW.fold(self._log.read(self.plan_id))
         parent = self._models().get(PARENT.get(phase, ""))
         return PhaseJob(
+            plan_id=self.plan_id,
             dataset=self.dataset,
             phase=phase,
             store=self._store(built),
@@ -235,7 +236,6 @@ class Chain:
             settings_digest=settings_digest(self.settings, self.dataset, phase),
             parent_sha256=parent.sha256 if parent else "",
             micro_batch_size=micro_batch_size,
-            attempt=attempt,
         )
 
     def micro_batch_size(self, phase: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.events.catalogue import (
     CaptureRefused,
     ChainFinished,
+    CheckpointRefused,
     EpochFinished,
     Fact,
     GraphsBuilt,
@@ -19,6 +20,7 @@ from core.events.catalogue import (
     RowsQuarantined,
     SharedCapturesFound,
     ThresholdCalibrated,
+    TrainingResumed,
 )
 
 LOG = logging.getLogger("core.progress")
@@ -79,6 +81,23 @@ def log_progress(fact: Fact) -> None:
             LOG.warning("%s: %s not reached: %s", fact.dataset, fact.phase, fact.reason)
         case ChainFinished():
             LOG.info("%s: %s after %.0f s", fact.dataset, fact.status, fact.duration_s)
+        case _:
+            _log_training(fact)
+
+
+def _log_training(fact: Fact) -> None:
+    match fact:
+        case CheckpointRefused():
+            LOG.warning("%s: %s: checkpoint left out: %s", fact.dataset, fact.model, fact.reason)
+        case TrainingResumed():
+            LOG.info(
+                "%s: %s goes on from %s (epoch %s, step %s)",
+                fact.dataset,
+                fact.model,
+                Path(fact.path).name,
+                fact.epoch,
+                fact.num_steps,
+            )
         case EpochFinished():
             LOG.debug(
                 "%s: %s epoch %s: loss %.4f, validation %.4f, %.0f graphs/s",

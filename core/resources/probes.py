@@ -49,6 +49,7 @@ class Machine:
     Attributes:
         cpu_model: Name of the processor.
         num_cpus: CPUs this process may use.
+        num_cores: Physical cores, at most `num_cpus`: more threads than that slow training down.
         ram_total_mib: RAM.
         platform: Operating system, kernel and architecture.
         python_version: Version of Python.
@@ -58,6 +59,7 @@ class Machine:
 
     cpu_model: str
     num_cpus: int
+    num_cores: int
     ram_total_mib: float
     platform: str
     python_version: str
@@ -80,9 +82,11 @@ class Machine:
 def probe_machine() -> Machine:
     """Describe this machine; loads neither torch nor a CUDA context."""
     ram_total_mib = psutil.virtual_memory().total / _MIB
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         cpu_model=_cpu_model(),
-        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        num_cpus=num_cpus,
+        num_cores=min(num_cpus, psutil.cpu_count(logical=False) or num_cpus),
         ram_total_mib=ram_total_mib,
         platform=platform.platform(),
         python_version=platform.python_version(),

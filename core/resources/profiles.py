@@ -79,11 +79,15 @@ def fit_to_machine(settings: Settings, machine: Machine) -> Settings:
     training = _fill(
         settings.training, batch_size=profile.batch_size, mixed_precision=profile.mixed_precision
     )
-    dqn = _fill(training.dqn, replay_capacity=profile.replay_capacity)
+    fitted = {
+        "dqn": _fill(training.dqn, replay_capacity=profile.replay_capacity),
+        # A number, not "all": sums are split by threads, and a plan may be resumed on another machine.
+        "num_threads": training.num_threads or machine.num_cores,
+    }
     return settings.model_copy(
         update={
             "models": _fit_models(settings.models, profile),
-            "training": training.model_copy(update={"dqn": dqn}),
+            "training": training.model_copy(update=fitted),
         }
     )
 

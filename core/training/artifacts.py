@@ -50,12 +50,13 @@ def save(path: Path, payload: dict[str, Any]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
+def load(path: Path, sha256: str | None = None, remedy: str = "train its phase again") -> dict[str, Any]:
     """Load what `save` wrote, onto the CPU.
 
     Args:
         path: The file.
         sha256: What its content must hash to; None accepts any content that torch can read.
+        remedy: What is to be done, or will be, about a file that is refused.
 
     Raises:
         ArtifactError: The file is missing, unreadable, or not the one that was expected.
@@ -63,17 +64,19 @@ def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); train the phase that makes it") from error
+        raise ArtifactError(f"{path}: cannot be read ({error}); {remedy}") from error
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise ArtifactError(
             f"{path}: sha256 is {found[:12]}..., expected {sha256[:12] or 'none'}...: the file is damaged or "
-            "was replaced; delete it and train its phase again"
+            f"was replaced; {remedy}"
         )
     try:
         payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path}: no readable model file ({error})") from error
+        raise ArtifactError(f"{path}: no readable model file ({error}); {remedy}") from error
     if not isinstance(payload, dict):
-        raise ArtifactError(f"{path}: holds a {type(payload).__name__}, not a dictionary of weights")
+        raise ArtifactError(
+            f"{path}: holds a {type(payload).__name__}, not a dictionary of weights; {remedy}"
+        )
     return payload

@@ -1,76 +1,111 @@
-"""Checkpoints of a model in training: one file per epoch and a sidecar that vouches for it."""
+"""Checkpoints of a model in training: vouched for by a sidecar, the latest sound one read back."""
 
 import json
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from core.errors import ArtifactError
 from core.training import artifacts
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+
+_OURS = ("epoch-*.json", "epoch-*.pt", ".epoch-*.tmp")
+"""Everything that is ever in the folder; sidecars first: a checkpoint without one does not count."""
 
 
 class CheckpointFolder:
     """The checkpoints of one model of one phase.
 
-    ``epoch-000007.pt`` counts once its sidecar ``epoch-000007.json`` (version, sha256, key) is there, which
-    is written after it: a process killed between the two leaves nothing half done.
+    ``epoch-000007-step-00000042.pt`` (42 steps of epoch 7 are done) counts once its sidecar of the same name,
+    ``.json`` (version, sha256, key), is there, which is written after it: a process killed between the two
+    leaves nothing half done, and what it left goes with the next write.
 
     Args:
         folder: Where they are.
-        key: What they belong to (digests of data and settings); others are not resumed from.
+        key: What they belong to (the plan, digests of data and settings); others are not resumed from.
         keep: How many of the latest are kept.
+        interval_s: Least time between two, seconds; 0 means as often as there is a chance.
+        clock: Seconds that never go back.
     """
 
-    def __init__(self, folder: Path, key: str, keep: int) -> None:
-        self.folder, self.key, self.keep = folder, key, keep
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        keep: int,
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.key, self.keep, self.interval_s = folder, key, keep, interval_s
+        self._clock = clock
+        self._written_s = clock()
 
-    def clear(self) -> None:
-        """Remove all checkpoints: a new training starts."""
-        for sidecar in self._sidecars():
-            self._remove(sidecar)
+    @property
+    def due(self) -> bool:
+        """Whether the last write, or the beginning, is `interval_s` ago."""
+        return self._clock() - self._written_s >= self.interval_s
 
-    def write(self, epoch: int, payload: dict[str, Any]) -> tuple[Path, str]:
-        """Write an epoch's checkpoint and remove those beyond the latest `keep`.
+    def write(self, epoch: int, num_steps: int, payload: dict[str, Any]) -> tuple[Path, str]:
+        """Write a checkpoint, and remove all but the latest `keep`.
+
+        Args:
+            epoch: The epoch under way.
+            num_steps: Its steps that are done.
+            payload: What ``torch.load(weights_only=True)`` can read back.
 
         Returns:
             The file and its sha256.
+
+        Raises:
+            OSError: The folder cannot be written; the checkpoints before are untouched.
         """
-        path = self.folder / f"epoch-{epoch:06d}.pt"
-        path.with_suffix(".json").unlink(missing_ok=True)  # of another key: it must not vouch for this file
+        path = self.folder / f"epoch-{epoch:06d}-step-{num_steps:08d}.pt"
         sha256 = artifacts.save(path, payload)
         sidecar = {"version": CHECKPOINT_VERSION, "sha256": sha256, "key": self.key}
         artifacts.write_file(path.with_suffix(".json"), json.dumps(sidecar).encode())
-        for old in self._sidecars()[: -self.keep]:
-            self._remove(old)
+        self._keep_only([sidecar.stem for sidecar in self._sidecars()][-self.keep :])
+        self._written_s = self._clock()  # not before: a slow disk must not fill the whole interval
         return path, sha256
 
-    def read_latest(self) -> dict[str, Any] | None:
-        """The latest checkpoint of this key, or None.
+    def read_latest(self, refuse: Callable[[Path, str], None]) -> tuple[Path, dict[str, Any]] | None:
+        """The latest checkpoint of this key that is sound; later ones count no more.
 
-        Raises:
-            ArtifactError: It is damaged or of another version.
+        Args:
+            refuse: Told of every damaged one on the way to it: file and reason.
+
+        Returns:
+            Its file and what it holds; None if there is none.
         """
         for sidecar in reversed(self._sidecars()):
+            path = sidecar.with_suffix(".pt")
             try:
-                entry = json.loads(sidecar.read_text(encoding="utf-8"))
-                version, sha256, key = entry["version"], entry["sha256"], entry["key"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ArtifactError(f"{sidecar}: damaged ({error}); delete it to go on without") from error
-            if version != CHECKPOINT_VERSION:
-                raise ArtifactError(
-                    f"{sidecar}: checkpoint version {version}, this software reads {CHECKPOINT_VERSION}; "
-                    "delete it"
-                )
-            if key == self.key:
-                return artifacts.load(sidecar.with_suffix(".pt"), sha256)
+                if (payload := self._read(sidecar)) is not None:
+                    return path, payload
+            except ArtifactError as error:
+                refuse(path, str(error))
+            sidecar.unlink()  # it must not pass for one of the latest among those written from now on
         return None
+
+    def _read(self, sidecar: Path) -> dict[str, Any] | None:
+        remedy = "training goes on from the checkpoint before it"
+        try:
+            entry = json.loads(sidecar.read_text(encoding="utf-8"))
+            version, sha256, key = entry["version"], entry["sha256"], entry["key"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{sidecar}: no readable sidecar ({error!r}); {remedy}") from error
+        if version != CHECKPOINT_VERSION:
+            raise ArtifactError(
+                f"{sidecar}: checkpoint version {version}, this software reads {CHECKPOINT_VERSION}; {remedy}"
+            )
+        return artifacts.load(sidecar.with_suffix(".pt"), sha256, remedy) if key == self.key else None
 
     def _sidecars(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*.json"))
 
-    @staticmethod
-    def _remove(sidecar: Path) -> None:
-        # The sidecar goes first: a checkpoint without one does not count.
-        sidecar.unlink()
-        sidecar.with_suffix(".pt").unlink(missing_ok=True)
+    def _keep_only(self, stems: Collection[str]) -> None:
+        for pattern in _OURS:
+            for path in self.folder.glob(pattern):
+                if path.stem not in stems:
+                    path.unlink()

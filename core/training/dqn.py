@@ -4,8 +4,8 @@ Every window is an episode of its own: the reward is known at once and nothing f
 there is no target network. Windows are taken in batches, not one by one.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.models.fusion import NUM_STATE, FusionNetwork
-from core.training.passes import Pass, run_passes
+from core.training.evaluation import mcc_at_half
+from core.training.loop import Run
+from core.training.passes import WindowLearner, run_passes
 from core.training.seeds import seeded
 from settings.models import FusionSettings
 from settings.training import TrainingSettings
@@ -139,55 +141,77 @@ class ReplayBuffer:
         rows = torch.randint(len(self), (size,), generator=generator)
         return self.state[rows], self.action[rows], self.reward[rows]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The transitions held."""
+        held = {name: getattr(self, name)[: len(self)].clone() for name in ("state", "action", "reward")}
+        return held | {"num_seen": self.num_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hold what a buffer of the same capacity held."""
+        self.num_seen = state["num_seen"]
+        for name in ("state", "action", "reward"):
+            getattr(self, name)[: len(self)] = state[name]
+
+
+class _AgentLearner(WindowLearner):
+    """Acts on windows, remembers the rewards, and learns from what it remembers."""
+
+    def __init__(self, agent: FusionAgent, train: Windows, training: TrainingSettings) -> None:
+        super().__init__(agent.network, training.lr)
+        self.agent, self.train, self.dqn = agent, train, training.dqn
+        self.replay = ReplayBuffer(self.dqn.replay_capacity)
+        self.epsilon = self.dqn.epsilon_start
+        self.generator = torch.Generator().manual_seed(training.seed)
+
+    def loss(self, windows: Tensor) -> Tensor:
+        chosen = self.train[windows]
+        with torch.no_grad():
+            action = self.module(chosen.state).argmax(1)
+        explore = torch.rand(len(action), generator=self.generator) < self.epsilon
+        tried = torch.randint(self.dqn.num_actions, (len(action),), generator=self.generator)
+        action = torch.where(explore, tried, action)
+        self.replay.add(chosen.state, action, reward(self.agent.weights[action], chosen))
+        self.epsilon = max(self.dqn.epsilon_end, self.epsilon * self.dqn.epsilon_decay)
+
+        state, action, target = self.replay.sample(self.dqn.batch_size, self.generator)
+        value = self.module(state).gather(1, action.unsqueeze(1)).squeeze(1)
+        return functional.smooth_l1_loss(value, target)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "replay": self.replay.state_dict(),
+            "epsilon": self.epsilon,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.replay.load_state_dict(state["replay"])
+        self.epsilon = state["epsilon"]
+        self.generator.set_state(state["generator"])
+
 
 def train_agent(
-    train: Windows,
-    val: Windows,
-    fusion: FusionSettings,
-    training: TrainingSettings,
-    on_pass: Callable[[Pass], None],
+    run: Run, train: Windows, val: Windows, fusion: FusionSettings, training: TrainingSettings
 ) -> FusionAgent:
     """Learn by acting: epsilon-greedy weights, rewards to the replay buffer, SmoothL1 on its samples.
 
     Args:
+        run: Names and checkpoints.
         train: Training windows.
         val: Validation windows; the weights with the highest mean reward on them are kept.
         fusion: Width of the network.
         training: Seed, learning rate, patience and the agent's own settings.
-        on_pass: Called after each pass over the training windows.
 
     Returns:
         The agent.
     """
-    dqn = training.dqn
-    generator = torch.Generator().manual_seed(training.seed)
-    agent = FusionAgent(seeded(lambda: FusionNetwork(fusion, dqn.num_actions), training.seed))
-    optimizer = torch.optim.AdamW(agent.network.parameters(), lr=training.lr)
-    replay = ReplayBuffer(dqn.replay_capacity)
-    epsilon = dqn.epsilon_start
+    agent = FusionAgent(seeded(lambda: FusionNetwork(fusion, training.dqn.num_actions), training.seed))
 
-    def learn(batch: NDArray[np.int64]) -> Tensor:
-        nonlocal epsilon
-        windows = train[torch.from_numpy(batch.copy())]
-        with torch.no_grad():
-            action = agent.network(windows.state).argmax(1)
-        explore = torch.rand(len(action), generator=generator) < epsilon
-        tried = torch.randint(dqn.num_actions, (len(action),), generator=generator)
-        action = torch.where(explore, tried, action)
-        replay.add(windows.state, action, reward(agent.weights[action], windows))
-        epsilon = max(dqn.epsilon_end, epsilon * dqn.epsilon_decay)
-
-        state, action, target = replay.sample(dqn.batch_size, generator)
-        value = agent.network(state).gather(1, action.unsqueeze(1)).squeeze(1)
-        loss = functional.smooth_l1_loss(value, target)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        return loss.detach()
-
-    def validate() -> tuple[float, Floats]:
+    def validate() -> tuple[float, float | None]:
         weight = agent.weigh(val.state)
-        return -float(reward(weight, val).mean()), fuse(weight, val).double().numpy()
+        fused = fuse(weight, val).double().numpy()
+        return -float(reward(weight, val).mean()), mcc_at_half(val.y.numpy(), fused)
 
-    run_passes(agent.network, len(train.y), learn, validate, training, on_pass)
+    run_passes(run, _AgentLearner(agent, train, training), len(train.y), validate, training)
     return agent

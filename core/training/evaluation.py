@@ -10,6 +10,14 @@ Metrics = dict[str, float | int | None]
 _SECONDS_PER_HOUR = 3600.0
 
 
+def mcc_at_half(y: NDArray[np.generic], probability: NDArray[np.float64]) -> float | None:
+    """Matthews correlation of ``probability > 1/2`` with labels of 0 and 1; None where a class is missing."""
+    attack = y == 1
+    if attack.all() or not attack.any():
+        return None
+    return float(sk.matthews_corrcoef(attack, probability > 0.5))
+
+
 def evaluate_folder(
     store: GraphStore,
     graphs: NDArray[np.int64],

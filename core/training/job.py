@@ -18,6 +18,7 @@ class PhaseJob:
     """One attempt of one phase.
 
     Attributes:
+        plan_id: The plan; only its own checkpoints are gone on from.
         dataset: The dataset's name.
         phase: ``teacher``, ``student``, ``fusion`` or ``evaluation``.
         store: Folder of the graph store.
@@ -28,9 +29,9 @@ class PhaseJob:
         settings_digest: Digest of the settings that matter to the phase, recorded likewise.
         parent_sha256: sha256 of the parent phase's saved model; empty where there is no parent.
         micro_batch_size: Graphs per forward/backward; results do not depend on it.
-        attempt: 1 for the first.
     """
 
+    plan_id: str
     dataset: str
     phase: str
     store: Path
@@ -41,7 +42,6 @@ class PhaseJob:
     settings_digest: str
     parent_sha256: str
     micro_batch_size: int
-    attempt: int
 
     @property
     def target(self) -> str:

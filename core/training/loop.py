@@ -1,26 +1,53 @@
 """Training of one model: epochs, validation, early stopping, checkpoints, the best weights."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from core.errors import TrainingError
-from core.events.catalogue import CheckpointWritten, Emit, EpochFinished
+from core.events.catalogue import (
+    CheckpointRefused,
+    CheckpointWritten,
+    Emit,
+    EpochFinished,
+    TrainingResumed,
+)
 from core.training.checkpoint import CheckpointFolder
-from core.training.graph_data import GraphData
-from core.training.precision import Precision
-from core.training.seeds import step_seed
-from core.training.step import Objective, Stepper
+from core.training.seeds import random_states, restore_random_states, step_seed
 from settings.training import TrainingSettings
 
-Plan = Callable[[int], list[NDArray[np.int64]]]
+Indices = NDArray[np.int64]
+Plan = Callable[[int], list[Indices]]
 Validate = Callable[[], tuple[float, float | None]]
+
+
+class Learner(Protocol):
+    """What is trained, update by update."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything with trained weights."""
+
+    def step(self, batch: Indices, seed: int) -> Tensor:
+        """Update the weights once; the mean loss, not synchronised."""
+
+    def take_data_wait_s(self) -> float:
+        """Seconds spent waiting for batches since the last call."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and primitives."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
 
 
 @dataclass(frozen=True)
@@ -33,150 +60,163 @@ class Run:
     checkpoints: CheckpointFolder
     emit: Emit
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What every event of it begins with."""
+        return {"dataset": self.dataset, "phase": self.phase, "model": self.model}
+
+
+@dataclass
+class _Progress:
+    """Where a training stands: with the states of learner and generators, what a checkpoint holds.
+
+    Attributes:
+        best: Weights with the lowest validation loss so far.
+        best_loss: That loss.
+        num_worse: Epochs since.
+        epoch: The epoch under way.
+        losses: Of its steps that are done.
+        worked_s: Time spent on it, seconds.
+    """
+
+    best: dict[str, Any]
+    best_loss: float = math.inf
+    num_worse: int = 0
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    worked_s: float = 0.0
+
 
 def fit(
-    run: Run,
-    objective: Objective,
-    data: GraphData,
-    plan: Plan,
-    validate: Validate,
-    training: TrainingSettings,
-    precision: Precision,
-    micro_batch_size: int,
+    run: Run, learner: Learner, plan: Plan, validate: Validate, training: TrainingSettings, num_epochs: int
 ) -> None:
-    """Train until validation stops improving, then put the best weights back into ``objective.module``.
+    """Train until validation stops improving, then put the best weights back into ``learner.module``.
 
-    Everything random is a function of (seed, epoch, step), and a checkpoint is written after each epoch:
-    a training that was killed goes on from it to the very same weights.
+    Everything random is a function of (seed, epoch, step) or part of a checkpoint. One is written at the
+    first step or epoch that ends when it is due, and at the end: a training that was killed goes on from the
+    latest sound one, at that very step, to the very same weights.
 
     Args:
         run: Names and checkpoints.
-        objective: What is trained.
-        data: The graphs.
+        learner: What is trained.
         plan: Batches of an epoch.
-        validate: Loss and metric (None where there is none) on validation graphs.
-        training: Optimisation settings.
-        precision: Device and number format.
-        micro_batch_size: Most graphs per forward/backward.
+        validate: Loss and metric (None where there is none) on validation windows.
+        training: Seed, patience and learning rate.
+        num_epochs: Most epochs.
 
     Raises:
         TrainingError: A loss is not finite.
-        ArtifactError: The checkpoint to go on from is damaged.
     """
-    module = objective.module.to(precision.device)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
-    )
-    stepper = Stepper(objective, data, optimizer, precision, micro_batch_size)
-    state = _Progress(next_epoch=0, best_loss=float("inf"), num_worse=0, best=_copy_weights(module))
-    if (found := run.checkpoints.read_latest()) is not None:
-        state = _restore(found, module, stepper)
-    while state.next_epoch < training.epochs and state.num_worse < training.patience:
-        state = _run_epoch(run, stepper, plan, validate, training, state)
-        path, sha256 = run.checkpoints.write(state.next_epoch - 1, _snapshot(state, module, stepper))
-        run.emit(
-            CheckpointWritten(
-                dataset=run.dataset,
-                phase=run.phase,
-                model=run.model,
-                epoch=state.next_epoch - 1,
-                num_steps=None,
-                path=str(path),
-                sha256=sha256,
-            )
-        )
-    module.load_state_dict(state.best)
-    module.eval()
 
+    def is_over() -> bool:
+        return progress.epoch >= num_epochs or progress.num_worse >= training.patience
 
-@dataclass(frozen=True)
-class _Progress:
-    next_epoch: int
-    best_loss: float
-    num_worse: int
-    best: dict[str, Any]
+    progress = _resume(run, learner) or _Progress(best=_copy_weights(learner.module))
+    while not is_over():
+        progress = _run_epoch(run, learner, plan, validate, training, progress)
+        if is_over() or run.checkpoints.due:
+            _write_checkpoint(run, learner, progress)
+    learner.module.load_state_dict(progress.best)
+    learner.module.eval()
 
 
 def _run_epoch(
     run: Run,
-    stepper: Stepper,
+    learner: Learner,
     plan: Plan,
     validate: Validate,
     training: TrainingSettings,
-    state: _Progress,
+    progress: _Progress,
 ) -> _Progress:
-    epoch, module = state.next_epoch, stepper.objective.module
-    began = time.perf_counter()
+    epoch, losses = progress.epoch, progress.losses
+    began = time.perf_counter() - progress.worked_s
     batches = plan(epoch)
-    module.train()
-    losses = [
-        stepper.step(graphs, step_seed(training.seed, epoch, step)) for step, graphs in enumerate(batches)
-    ]
-    train_losses = torch.stack(losses).cpu()  # the epoch's only synchronisation
+    learner.module.train()
+    pending: list[Tensor] = []  # on the device: only a checkpoint and the epoch's end wait for it
+    for step in range(len(losses), len(batches)):
+        pending.append(learner.step(batches[step], step_seed(training.seed, epoch, step)))
+        if run.checkpoints.due:
+            losses += _finite(run, pending, progress)
+            pending.clear()
+            progress.worked_s = time.perf_counter() - began
+            _write_checkpoint(run, learner, progress)
+    losses += _finite(run, pending, progress)
     trained = time.perf_counter()
-    if not torch.isfinite(train_losses).all():
-        step = int((~torch.isfinite(train_losses)).nonzero()[0])
-        raise TrainingError(
-            f"{run.dataset}: the loss of {run.model} is {train_losses[step].item()} in epoch {epoch}, step "
-            f"{step}; lower training.lr or set training.mixed_precision to false"
-        )
-    module.eval()
+    learner.module.eval()
     val_loss, val_metric = validate()
-    if not np.isfinite(val_loss):
+    if not math.isfinite(val_loss):
         raise TrainingError(
             f"{run.dataset}: the validation loss of {run.model} is {val_loss} in epoch {epoch}; "
             "lower training.lr"
         )
-    num_graphs = sum(map(len, batches))
     run.emit(
         EpochFinished(
-            dataset=run.dataset,
-            phase=run.phase,
-            model=run.model,
+            **run.names,
             epoch=epoch,
-            train_loss=float(train_losses.mean()),
+            train_loss=sum(losses) / len(losses),
             val_loss=val_loss,
             val_metric=val_metric,
             learning_rate=training.lr,
             num_steps=len(batches),
             duration_s=time.perf_counter() - began,
-            graphs_per_s=num_graphs / (trained - began),
-            data_wait_s=stepper.take_data_wait_s(),
+            graphs_per_s=sum(map(len, batches)) / (trained - began),
+            data_wait_s=learner.take_data_wait_s(),
         )
     )
-    better = val_loss < state.best_loss
+    better = val_loss < progress.best_loss
     return _Progress(
-        next_epoch=epoch + 1,
-        best_loss=min(val_loss, state.best_loss),
-        num_worse=0 if better else state.num_worse + 1,
-        best=_copy_weights(module) if better else state.best,
+        best=_copy_weights(learner.module) if better else progress.best,
+        best_loss=min(val_loss, progress.best_loss),
+        num_worse=0 if better else progress.num_worse + 1,
+        epoch=epoch + 1,
     )
 
 
-def _copy_weights(module: torch.nn.Module) -> dict[str, Any]:
+def _finite(run: Run, pending: list[Tensor], progress: _Progress) -> list[float]:
+    """Wait for the losses of the latest steps."""
+    losses: list[float] = torch.stack(pending).tolist() if pending else []
+    for step, loss in enumerate(losses, start=len(progress.losses)):
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{run.dataset}: the loss of {run.model} is {loss} in epoch {progress.epoch}, step {step}; "
+                "lower training.lr or set training.mixed_precision to false"
+            )
+    return losses
+
+
+def _copy_weights(module: nn.Module) -> dict[str, Any]:
     # state_dict() refers to the live weights, which the next step changes.
     return copy.deepcopy(module.state_dict())
 
 
-def _snapshot(state: _Progress, module: torch.nn.Module, stepper: Stepper) -> dict[str, Any]:
-    return {
-        "next_epoch": state.next_epoch,
-        "best_loss": state.best_loss,
-        "num_worse": state.num_worse,
-        "best": state.best,
-        "module": module.state_dict(),
-        "optimizer": stepper.optimizer.state_dict(),
-        "loss_scaler": stepper.loss_scaler.state_dict(),
-    }
-
-
-def _restore(found: dict[str, Any], module: torch.nn.Module, stepper: Stepper) -> _Progress:
-    module.load_state_dict(found["module"])
-    stepper.optimizer.load_state_dict(found["optimizer"])
-    stepper.loss_scaler.load_state_dict(found["loss_scaler"])
-    return _Progress(
-        next_epoch=found["next_epoch"],
-        best_loss=found["best_loss"],
-        num_worse=found["num_worse"],
-        best=found["best"],
+def _write_checkpoint(run: Run, learner: Learner, progress: _Progress) -> None:
+    num_steps = len(progress.losses)
+    payload = {"progress": vars(progress), "learner": learner.state_dict(), "random": random_states()}
+    path, sha256 = run.checkpoints.write(progress.epoch, num_steps, payload)
+    run.emit(
+        CheckpointWritten(
+            **run.names,
+            # Before its first step an epoch is the end of the one before it.
+            epoch=progress.epoch if num_steps else progress.epoch - 1,
+            num_steps=num_steps or None,
+            path=str(path),
+            sha256=sha256,
+        )
     )
+
+
+def _resume(run: Run, learner: Learner) -> _Progress | None:
+    def refuse(path: Path, reason: str) -> None:
+        run.emit(CheckpointRefused(**run.names, path=str(path), reason=reason))
+
+    found = run.checkpoints.read_latest(refuse)
+    if found is None:
+        return None
+    path, payload = found
+    learner.load_state_dict(payload["learner"])
+    restore_random_states(payload["random"])
+    progress = _Progress(**payload["progress"])
+    run.emit(
+        TrainingResumed(**run.names, epoch=progress.epoch, num_steps=len(progress.losses), path=str(path))
+    )
+    return progress

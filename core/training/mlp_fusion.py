@@ -1,7 +1,5 @@
 """The plain baseline of fusion: the agent's network on the agent's state, trained as a classifier."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,38 +8,37 @@ from torch.nn import functional
 
 from core.models.fusion import FusionNetwork
 from core.training.dqn import Windows
-from core.training.passes import Pass, run_passes
+from core.training.evaluation import mcc_at_half
+from core.training.loop import Run
+from core.training.passes import WindowLearner, run_passes
 from core.training.seeds import seeded
 from settings.models import FusionSettings
 from settings.training import TrainingSettings
 
 
+class _MlpLearner(WindowLearner):
+    def __init__(self, network: FusionNetwork, train: Windows, lr: float) -> None:
+        super().__init__(network, lr)
+        self.train = train
+
+    def loss(self, windows: Tensor) -> Tensor:
+        chosen = self.train[windows]
+        return functional.binary_cross_entropy_with_logits(self.module(chosen.state).squeeze(1), chosen.y)
+
+
 def train_mlp(
-    train: Windows,
-    val: Windows,
-    fusion: FusionSettings,
-    training: TrainingSettings,
-    on_pass: Callable[[Pass], None],
+    run: Run, train: Windows, val: Windows, fusion: FusionSettings, training: TrainingSettings
 ) -> FusionNetwork:
     """Train by binary cross-entropy; arguments as in ``core.training.dqn.train_agent``."""
     network = seeded(lambda: FusionNetwork(fusion, 1), training.seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=training.lr)
-
-    def learn(batch: NDArray[np.int64]) -> Tensor:
-        windows = train[torch.from_numpy(batch.copy())]
-        loss = functional.binary_cross_entropy_with_logits(network(windows.state).squeeze(1), windows.y)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        return loss.detach()
 
     @torch.no_grad()
-    def validate() -> tuple[float, NDArray[np.float64]]:
+    def validate() -> tuple[float, float | None]:
         logits = network(val.state).squeeze(1)
         loss = float(functional.binary_cross_entropy_with_logits(logits, val.y))
-        return loss, logits.double().sigmoid().numpy()
+        return loss, mcc_at_half(val.y.numpy(), logits.double().sigmoid().numpy())
 
-    run_passes(network, len(train.y), learn, validate, training, on_pass)
+    run_passes(run, _MlpLearner(network, train, training.lr), len(train.y), validate, training)
     return network
 
 

@@ -1,82 +1,73 @@
 """Passes over windows that are already scored: how the small fusion networks are trained."""
 
-import copy
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from core.models.fusion import FusionNetwork
 from core.training.batch_plan import plan_epoch
+from core.training.loop import Run, Validate, fit
 from core.training.precision import one_thread
 from settings.training import TrainingSettings
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What happened in one pass.
-
-    Attributes:
-        epoch: The pass, from 0.
-        train_loss: Mean loss of its updates.
-        val_loss: Loss on validation.
-        val_score: float64 ``[K]`` scores of the validation windows.
-        num_steps: Updates.
-        num_windows: Windows seen.
-        duration_s: Time taken, seconds.
-    """
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_score: NDArray[np.float64]
-    num_steps: int
-    num_windows: int
-    duration_s: float
-
-
-def run_passes(
-    network: nn.Module,
-    num_windows: int,
-    learn: Callable[[NDArray[np.int64]], Tensor],
-    validate: Callable[[], tuple[float, NDArray[np.float64]]],
-    training: TrainingSettings,
-    on_pass: Callable[[Pass], None],
-) -> None:
-    """Train until the validation loss stops falling or ``dqn.episodes`` passes are done; keep the best.
+class WindowLearner(ABC):
+    """A fusion network that learns from windows held in memory, on the CPU.
 
     Args:
         network: What learns.
-        num_windows: Training windows.
-        learn: One update on some of them; its loss.
-        validate: Validation loss and scores.
-        training: Settings.
-        on_pass: Called after each pass.
+        lr: Learning rate.
     """
+
+    def __init__(self, network: FusionNetwork, lr: float) -> None:
+        self.module = network
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
+
+    @abstractmethod
+    def loss(self, windows: Tensor) -> Tensor:
+        """Mean loss on some of the training windows, given their indices."""
+
+    def step(self, batch: NDArray[np.int64], seed: int) -> Tensor:
+        """Update the weights once; see ``core.training.loop.Learner``."""
+        del seed
+        loss = self.loss(torch.from_numpy(batch.copy()))
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.detach()
+
+    def take_data_wait_s(self) -> float:
+        """Nothing is waited for."""
+        return 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def run_passes(
+    run: Run, learner: WindowLearner, num_windows: int, validate: Validate, training: TrainingSettings
+) -> None:
+    """Train as ``core.training.loop.fit`` does, for at most ``dqn.episodes`` passes over `num_windows`."""
     dqn = training.dqn
-    best_loss, num_worse, best = float("inf"), 0, copy.deepcopy(network.state_dict())
-    for epoch in range(dqn.episodes):
-        began = time.perf_counter()
-        batches = plan_epoch(
+
+    def plan(epoch: int) -> list[NDArray[np.int64]]:
+        return plan_epoch(
             np.arange(num_windows),
             seed=training.seed,
             epoch=epoch,
             batch_size=dqn.batch_size,
             min_steps=training.min_steps_per_epoch,
         )
-        with one_thread():
-            losses = torch.stack([learn(batch) for batch in batches])
-            val_loss, val_score = validate()
-        duration_s = time.perf_counter() - began
-        on_pass(Pass(epoch, float(losses.mean()), val_loss, val_score, len(batches), num_windows, duration_s))
-        if val_loss < best_loss:
-            best_loss, num_worse, best = val_loss, 0, copy.deepcopy(network.state_dict())
-        else:
-            num_worse += 1
-        if num_worse >= training.patience:
-            break
-    network.load_state_dict(best)
-    network.eval()
+
+    with one_thread():
+        fit(run, learner, plan, validate, training, dqn.episodes)

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import matthews_corrcoef
 from torch import Tensor
 
 from core.can.graph_store import open_graph_store, read_manifest
 from core.can.scaling import Scaler
 from core.can.splits import TRAIN, VAL
 from core.errors import TrainingError
-from core.events.catalogue import Emit, EpochFinished, ModelEvaluated, ModelSaved, ThresholdCalibrated
+from core.events.catalogue import Emit, ModelEvaluated, ModelSaved, ThresholdCalibrated
 from core.models.gat import Gat
 from core.models.vgae import Vgae
 from core.training import artifacts, detector
@@ -23,7 +22,7 @@ from core.training.calibration import Threshold, calibrate
 from core.training.checkpoint import CheckpointFolder
 from core.training.detector import ModelPair, PairScores, score_pair
 from core.training.dqn import StateScale, train_agent
-from core.training.evaluation import evaluate_folder
+from core.training.evaluation import evaluate_folder, mcc_at_half
 from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
 from core.training.job import PhaseJob
@@ -36,11 +35,10 @@ from core.training.objectives import (
     VgaeDistillationObjective,
     VgaeObjective,
 )
-from core.training.passes import Pass
 from core.training.precision import choose_precision, prepare_process
 from core.training.scoring import ErrorScale, Reader, latent_means, score_gat, score_vgae
 from core.training.seeds import seeded
-from core.training.step import Objective
+from core.training.step import Objective, Stepper
 from settings.models import ModelSizes
 
 Indices = NDArray[np.int64]
@@ -85,27 +83,22 @@ class _Workbench:
         data = GraphData(self.store, self.scaler, self.precision.device)
         return Reader(data, self.precision, self.job.micro_batch_size or self.training.batch_size)
 
-    def fit(self, model: str, objective: Objective, reader: Reader, plan: Plan, validate: Validate) -> None:
+    def run(self, model: str) -> Run:
         job = self.job
-        folder = job.checkpoints_dir / job.dataset / job.phase / model
         checkpoints = CheckpointFolder(
-            folder,
-            f"{job.data_digest}/{job.settings_digest}/{job.parent_sha256}",
+            job.checkpoints_dir / job.dataset / job.phase / model,
+            f"{job.plan_id}/{job.data_digest}/{job.settings_digest}/{job.parent_sha256}",
             self.training.keep_checkpoints,
+            self.training.checkpoint_interval_s,
         )
-        if job.attempt == 1:
-            checkpoints.clear()
-        run = Run(job.dataset, job.phase, model, checkpoints, self.emit)
-        fit(
-            run,
-            objective,
-            reader.data,
-            plan,
-            validate,
-            self.training,
-            self.precision,
-            reader.micro_batch_size,
-        )
+        return Run(job.dataset, job.phase, model, checkpoints, self.emit)
+
+    def fit(self, model: str, objective: Objective, reader: Reader, plan: Plan, validate: Validate) -> None:
+        t = self.training
+        weights = objective.module.to(self.precision.device).parameters()
+        optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
+        stepper = Stepper(objective, reader.data, optimizer, self.precision, reader.micro_batch_size)
+        fit(self.run(model), stepper, plan, validate, t, t.epochs)
 
     def plan(self, graphs: Indices) -> Plan:
         t = self.training
@@ -167,7 +160,6 @@ def train_teacher(job: PhaseJob, emit: Emit) -> None:
 
     Raises:
         TrainingError: A class is missing, a loss is not finite, or there is no such device.
-        ArtifactError: A checkpoint is damaged.
         GraphStoreError: The graph store is damaged.
     """
     bench = _Workbench(job, emit)
@@ -247,8 +239,8 @@ def train_fusion(job: PhaseJob, emit: Emit) -> None:
     train = detector.make_windows(scale, scored_train, bench.y[bench.train])
     val = detector.make_windows(scale, scored_val, bench.y[bench.val])
     fusion = detector.Fusion(
-        agent=train_agent(train, val, sizes, bench.training, _pass_events(bench, "fusion")),
-        mlp=train_mlp(train, val, sizes, bench.training, _pass_events(bench, "mlp_fusion")),
+        agent=train_agent(bench.run("fusion"), train, val, sizes, bench.training),
+        mlp=train_mlp(bench.run("mlp_fusion"), train, val, sizes, bench.training),
         state_scale=scale,
         id_frequency=IdFrequency.fit(bench.store, bench.benign(bench.train)),
     )
@@ -357,36 +349,6 @@ def _validate_gat(objective: GatObjective, reader: Reader, graphs: Indices, y: N
         scores = score_gat(objective.model, reader, graphs)
         logits: Tensor = torch.from_numpy(scores.logits).to(objective.y.device)
         loss = float(objective.losses_of_logits(logits, graphs).double().mean())
-        return loss, _mcc(y[graphs], scores.attack_probability)
+        return loss, mcc_at_half(y[graphs], scores.attack_probability)
 
     return validate
-
-
-def _mcc(y: NDArray[np.uint8], score: NDArray[np.float64]) -> float | None:
-    if len(np.unique(y)) < 2:
-        return None
-    return float(matthews_corrcoef(y, score > 0.5))
-
-
-def _pass_events(bench: _Workbench, model: str) -> Callable[[Pass], None]:
-    y = bench.y[bench.val]
-
-    def on_pass(done: Pass) -> None:
-        bench.emit(
-            EpochFinished(
-                dataset=bench.job.dataset,
-                phase=bench.job.phase,
-                model=model,
-                epoch=done.epoch,
-                train_loss=done.train_loss,
-                val_loss=done.val_loss,
-                val_metric=_mcc(y, done.val_score),
-                learning_rate=bench.training.lr,
-                num_steps=done.num_steps,
-                duration_s=done.duration_s,
-                graphs_per_s=done.num_windows / done.duration_s,
-                data_wait_s=0.0,
-            )
-        )
-
-    return on_pass

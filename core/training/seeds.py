@@ -1,7 +1,8 @@
 """Seeds: everything random is a pure function of the settings' seed and of where it is used."""
 
+import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,3 +20,27 @@ def seeded(build: Callable[[], T], seed: int) -> T:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def random_states() -> dict[str, Any]:
+    """States of the global generators of Python, numpy and torch, as tensors and primitives.
+
+    Training draws from none of them; libraries below it may.
+    """
+    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if in_use else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """The inverse of `random_states`; those of GPUs that are not there are left out."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -79,10 +79,34 @@ class Stepper:
             self.micro_batch_size = min(self.micro_batch_size, len(graphs)) // 2 or 1
             torch.cuda.empty_cache()
         self.loss_scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.objective.module.parameters(), _MAX_GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self.module.parameters(), _MAX_GRADIENT_NORM)
         self.loss_scaler.step(self.optimizer)
         self.loss_scaler.update()
         return loss
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything with trained weights."""
+        return self.objective.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scaler": self.loss_scaler.state_dict(),
+            "micro_batch_size": self.micro_batch_size,
+            "data_wait_s": self._data_wait_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; a smaller micro-batch than it had stays: memory was lacking."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["loss_scaler"]:  # empty where nothing was scaled: trained so far in another number format
+            self.loss_scaler.load_state_dict(state["loss_scaler"])
+        self.micro_batch_size = min(self.micro_batch_size, state["micro_batch_size"])
+        self._data_wait_s = state["data_wait_s"]
 
     def take_data_wait_s(self) -> float:
         """Seconds spent waiting for batches since the last call."""

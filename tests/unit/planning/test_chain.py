@@ -82,20 +82,20 @@ def test_a_plan_taken_up_again_goes_by_its_own_captures_graphs_and_models_not_by
     append(
         tmp_path, "newer", created(), digested("new captures"), built("new graphs"), saved("teacher", "new")
     )
-    job = Chain(tmp_path, "older", "car").job("student", 1, 2)
+    job = Chain(tmp_path, "older", "car").job("student", 1)
     assert (job.data_digest, job.store.name, job.parent_sha256) == ("old captures", "old graphs", "old")
 
 
 def test_a_parent_that_this_plan_did_not_train_is_the_newest_one(tmp_path: Path) -> None:
     append(tmp_path, "first", created(), digested("c"), built("g"), saved("teacher", "trained before"))
     append(tmp_path, "second", created(), digested("c"), built("g"))
-    assert Chain(tmp_path, "second", "car").job("student", 1, 1).parent_sha256 == "trained before"
+    assert Chain(tmp_path, "second", "car").job("student", 1).parent_sha256 == "trained before"
 
 
 def test_a_job_without_graphs_is_refused(tmp_path: Path) -> None:
     append(tmp_path, "plan", created())
     with pytest.raises(TrainingError, match="no graphs"):
-        Chain(tmp_path, "plan", "car").job("teacher", 1, 1)
+        Chain(tmp_path, "plan", "car").job("teacher", 1)
 
 
 def test_every_lack_of_memory_halves_what_a_step_really_held(tmp_path: Path) -> None:

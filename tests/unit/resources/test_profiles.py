@@ -1,5 +1,6 @@
 """Profiles of devices, and settings fitted to a machine."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ def machine(name: str | None = None, vram_total_mib: float = 0.0) -> Machine:
     return Machine(
         cpu_model="cpu",
         num_cpus=8,
+        num_cores=4,
         ram_total_mib=16_384,
         platform="Linux",
         python_version="3.11",
@@ -101,6 +103,15 @@ def test_fitting_twice_or_on_another_machine_later_changes_nothing() -> None:
     once = fit_to_machine(Settings(), RTX_3080)
     assert fit_to_machine(once, RTX_3080) == once
     assert fit_to_machine(once, machine()) == once
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, 4), ({"num_threads": 0}, 4), ({"num_threads": 7}, 7)])
+def test_all_cores_are_a_number_that_a_plan_keeps_on_another_machine(
+    given: dict[str, int], threads: int
+) -> None:
+    once = fit_to_machine(load_settings(training=given), machine())
+    assert once.training.num_threads == threads
+    assert fit_to_machine(once, replace(machine(), num_cores=16)).training.num_threads == threads
 
 
 def test_fitted_settings_survive_being_written_and_read() -> None:

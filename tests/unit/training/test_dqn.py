@@ -1,30 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from core.can.graph_store import GraphStore
+from core.events.catalogue import EpochFinished
 from core.training.dqn import ReplayBuffer, StateScale, Windows, fuse, reward, train_agent
 from core.training.id_frequency import IdFrequency
 from core.training.mlp_fusion import mlp_probability, train_mlp
-from core.training.passes import Pass
 from settings.models import FusionSettings
 from settings.training import DqnSettings, TrainingSettings
 from tests.synthetic import make_store
+from tests.training_helpers import Recorder, fusion_windows, make_run
 
 TRAINING = TrainingSettings(
     lr=0.003, patience=10, min_steps_per_epoch=10, dqn=DqnSettings(episodes=12, batch_size=64)
 )
-
-
-def _windows(num: int, seed: int) -> Windows:
-    """The VGAE is right where the first state is high, the GAT where it is low."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, num).astype(np.float32)
-    state = rng.random((num, 15)).astype(np.float32)
-    good, bad = 0.9 * y + 0.05, 0.9 * (1 - y) + 0.05
-    vgae_knows = state[:, 0] > 0.5
-    columns = (state, np.where(vgae_knows, good, bad), np.where(vgae_knows, bad, good), y)
-    return Windows(*(torch.from_numpy(np.asarray(c, np.float32)) for c in columns))
 
 
 def test_a_right_answer_is_rewarded_and_a_confident_wrong_one_punished() -> None:
@@ -37,23 +29,28 @@ def test_a_right_answer_is_rewarded_and_a_confident_wrong_one_punished() -> None
     assert wrong < unsure < 0
 
 
-def test_the_agent_learns_whom_to_trust() -> None:
-    train, val = _windows(1500, 0), _windows(400, 1)
-    passes: list[Pass] = []
-    agent = train_agent(train, val, FusionSettings(hidden=32), TRAINING, passes.append)
+def test_the_agent_learns_whom_to_trust(tmp_path: Path) -> None:
+    train, val = fusion_windows(1500, 0), fusion_windows(400, 1)
+    recorder = Recorder()
+    agent, again = (
+        train_agent(make_run(tmp_path / name, recorder, 1e9), train, val, FusionSettings(hidden=32), TRAINING)
+        for name in ("a", "b")
+    )
     fused = fuse(agent.weigh(val.state), val)
     accuracy = ((fused > 0.5) == (val.y > 0.5)).float().mean().item()
     assert accuracy > 0.85  # either model alone is right half of the time
-    assert passes[-1].val_loss < passes[0].val_loss
-    again = train_agent(train, val, FusionSettings(hidden=32), TRAINING, passes.append)
+    epochs = recorder.of(EpochFinished)
+    assert epochs[-1].val_loss < epochs[0].val_loss
+    assert epochs[-1].val_metric == pytest.approx(2 * accuracy - 1, abs=0.1)
     assert torch.equal(agent.weigh(val.state), again.weigh(val.state))
 
 
-def test_the_mlp_baseline_learns_from_the_same_state() -> None:
-    train, val = _windows(1500, 0), _windows(400, 1)
+def test_the_mlp_baseline_learns_from_the_same_state(tmp_path: Path) -> None:
+    train, val = fusion_windows(1500, 0), fusion_windows(400, 1)
     for windows in (train, val):
         windows.state[:, 1] = 0.5 * windows.y + 0.25
-    network = train_mlp(train, val, FusionSettings(hidden=16), TRAINING, lambda done: None)
+    run = make_run(tmp_path, Recorder(), 1e9)
+    network = train_mlp(run, train, val, FusionSettings(hidden=16), TRAINING)
     probability = mlp_probability(network, val.state)
     assert ((probability > 0.5) == (val.y.numpy() > 0.5)).mean() > 0.95
 

@@ -9,20 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ArtifactError, TrainingError
-from core.events.catalogue import CheckpointWritten, EpochFinished
+from core.errors import TrainingError
+from core.events.catalogue import CheckpointWritten, EpochFinished, TrainingResumed
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.training.batch_plan import plan_epoch
-from core.training.checkpoint import CheckpointFolder
-from core.training.loop import Plan, Run, Validate, fit
+from core.training.loop import Plan, Validate, fit
 from core.training.objectives import GatObjective
 from core.training.seeds import seeded
 from core.training.step import Stepper
 from settings.models import ModelSettings
 from settings.training import TrainingSettings
 from tests.synthetic import make_store
-from tests.training_helpers import CPU, Recorder, flat, graph_data
+from tests.training_helpers import CPU, Recorder, flat, graph_data, make_run
 
 SIZES = ModelSettings.model_validate({"preset": "small"}).student
 STORE = make_store(40)
@@ -42,14 +41,19 @@ def _losses(values: Iterator[float]) -> Validate:
     return lambda: (next(values), None)
 
 
+def _stepper(objective: Any, micro_batch_size: int = 4096, lr: float = 1e-3) -> Stepper:
+    optimizer = torch.optim.AdamW(objective.module.parameters(), lr=lr, fused=True)
+    return Stepper(objective, DATA, optimizer, CPU, micro_batch_size)
+
+
 def _fit(
     folder: Path, objective: Any, validate: Validate, epochs: int = 4, patience: int = 9, **kw: Any
 ) -> Recorder:
     recorder = Recorder()
     plan: Plan = kw.get("plan", _plan)
-    training = TrainingSettings(epochs=epochs, patience=patience, lr=kw.get("lr", 1e-3))
-    run = Run("d", "teacher", "m", CheckpointFolder(folder, "key", 2), recorder)
-    fit(run, objective, DATA, plan, validate, training, CPU, kw.get("micro", 4096))
+    run = make_run(folder, recorder, interval_s=kw.get("interval_s", 1e9))
+    stepper = _stepper(objective, kw.get("micro", 4096))
+    fit(run, stepper, plan, validate, TrainingSettings(patience=patience), epochs)
     return recorder
 
 
@@ -84,62 +88,28 @@ def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path, micro_batc
     np.testing.assert_allclose(_weights(whole), _weights(parts), rtol=1e-3, atol=2e-4)
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    straight, resumed = _gat(), _gat()
-    _fit(tmp_path / "a", straight, _losses(itertools.count(9.0, -1.0)), epochs=4)
-    _fit(tmp_path / "b", _gat(), _losses(itertools.count(9.0, -1.0)), epochs=2)
-    recorder = _fit(tmp_path / "b", resumed, _losses(itertools.count(7.0, -1.0)), epochs=4)
-    assert [fact.epoch for fact in recorder.of(EpochFinished)] == [2, 3]
-    assert np.array_equal(_weights(straight), _weights(resumed))
+def test_a_checkpoint_is_written_at_the_end_of_a_training_however_short_it_was(tmp_path: Path) -> None:
+    written = _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=2).of(CheckpointWritten)
+    assert [(fact.epoch, fact.num_steps) for fact in written] == [(1, None)]
 
 
-def test_a_training_that_was_killed_remembers_its_best_weights_and_its_patience(tmp_path: Path) -> None:
-    val_losses = [3.0, 2.0, 5.0, 6.0, 1.0]
-    straight, resumed = _gat(), _gat()
-    first = _fit(tmp_path / "a", straight, _losses(iter(val_losses)), epochs=5, patience=2)
-    _fit(tmp_path / "b", _gat(), _losses(iter(val_losses)), epochs=3, patience=2)
-    then = _fit(tmp_path / "b", resumed, _losses(iter(val_losses[3:])), epochs=5, patience=2)
-    assert [fact.epoch for fact in first.of(EpochFinished)] == [0, 1, 2, 3]
-    assert [fact.epoch for fact in then.of(EpochFinished)] == [3]
-    assert np.array_equal(_weights(straight), _weights(resumed))
+def test_a_finished_training_is_not_repeated_and_gives_its_best_weights_again(tmp_path: Path) -> None:
+    first, again = _gat(), _gat()
+    _fit(tmp_path, first, _losses(iter([3.0, 2.0, 5.0, 6.0])), epochs=9, patience=2)
+    recorder = _fit(tmp_path, again, _losses(iter([])), epochs=9, patience=2)
+    assert [type(fact) for fact in recorder.facts] == [TrainingResumed]
+    assert np.array_equal(_weights(first), _weights(again))
 
 
-def test_only_the_latest_checkpoints_are_kept_and_told_of(tmp_path: Path) -> None:
-    recorder = _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=4)
-    written = recorder.of(CheckpointWritten)
-    assert [fact.epoch for fact in written] == [0, 1, 2, 3]
-    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["epoch-000002.pt", "epoch-000003.pt"]
-
-
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
-    _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=1)
-    path = tmp_path / "epoch-000000.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"epoch-000000\.pt: sha256"):
-        _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=2)
-
-
-def test_a_checkpoint_without_its_sidecar_does_not_count(tmp_path: Path) -> None:
-    _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=2)
-    (tmp_path / "epoch-000001.json").unlink()
-    recorder = _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=2)
-    assert [fact.epoch for fact in recorder.of(EpochFinished)] == [1]
-
-
-def test_a_checkpoint_of_other_data_or_settings_is_not_resumed_from(tmp_path: Path) -> None:
-    CheckpointFolder(tmp_path, "other", 2).write(5, {"next_epoch": 6})
-    recorder = _fit(tmp_path, _gat(), _losses(itertools.count(9.0, -1.0)), epochs=1)
-    assert [fact.epoch for fact in recorder.of(EpochFinished)] == [0]
-
-
-def test_a_loss_that_is_not_finite_is_refused_with_epoch_and_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interval_s", [0.0, 1e9])
+def test_a_loss_that_is_not_finite_is_refused_with_epoch_and_step_and_never_kept(
+    tmp_path: Path, interval_s: float
+) -> None:
     objective = _gat()
     with torch.no_grad():
         next(objective.module.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"loss of m is nan in epoch 0, step 0; lower training\.lr"):
-        _fit(tmp_path, objective, _losses(itertools.count(9.0, -1.0)))
+        _fit(tmp_path, objective, _losses(itertools.count(9.0, -1.0)), interval_s=interval_s)
     assert not list(tmp_path.glob("*.pt"))
 
 
@@ -172,8 +142,7 @@ class _OutOfMemory:
 
 def test_a_step_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches() -> None:
     def step(objective: Any) -> tuple[Stepper, Tensor]:
-        optimizer = torch.optim.AdamW(objective.module.parameters())
-        stepper = Stepper(objective, DATA, optimizer, CPU, micro_batch_size=4096)
+        stepper = _stepper(objective)
         return stepper, stepper.step(np.arange(20), seed=1)
 
     plain, limited = _gat(), _gat()

@@ -8,7 +8,13 @@ import torch
 from core.can.graph_store import open_graph_store
 from core.can.splits import EMBARGO, TEST, TRAIN, VAL
 from core.errors import ArtifactError, TrainingError
-from core.events.catalogue import EpochFinished, ModelEvaluated, ModelSaved, ThresholdCalibrated
+from core.events.catalogue import (
+    EpochFinished,
+    ModelEvaluated,
+    ModelSaved,
+    ThresholdCalibrated,
+    TrainingResumed,
+)
 from core.training.detector import score_windows
 from core.training.phases import distill_student, train_teacher
 from tests.synthetic import make_store, write_store
@@ -166,10 +172,17 @@ def test_suppression_without_labelled_frames_is_unlabelled(tmp_path: Path) -> No
         assert fact.metrics["alarm_rate"] is not None
 
 
-def test_a_first_attempt_starts_anew_and_a_later_one_goes_on(tmp_path: Path) -> None:
+def test_a_plan_goes_on_from_its_own_checkpoints_and_starts_anew_beside_those_of_another(
+    tmp_path: Path,
+) -> None:
     store = write_store(tmp_path / "store", make_store(40))
     first = run_chain(tmp_path, store, QUICK, "teacher")
-    retry, again = (run_chain(tmp_path, store, QUICK, "teacher", attempt=attempt) for attempt in (2, 1))
+    retry, other = (run_chain(tmp_path, store, QUICK, "teacher", plan_id=plan) for plan in ("plan", "other"))
     assert len(retry.of(EpochFinished)) == 0
-    assert len(again.of(EpochFinished)) == len(first.of(EpochFinished)) == 6
-    assert len({r.of(ModelSaved)[0].sha256 for r in (first, retry, again)}) == 1
+    assert [(f.model, f.epoch) for f in retry.of(TrainingResumed)] == [
+        ("teacher_vgae", 3),
+        ("teacher_gat", 3),
+    ]
+    assert len(other.of(EpochFinished)) == len(first.of(EpochFinished)) == 6
+    assert not other.of(TrainingResumed)
+    assert len({r.of(ModelSaved)[0].sha256 for r in (first, retry, other)}) == 1
