@@ -1,6 +1,6 @@
 """Where curves and metrics are shown besides the dashboard."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from settings.group import Group
 
@@ -9,8 +9,10 @@ class TrackingSettings(Group):
     """MLflow, a projection of the event log."""
 
     mlflow: bool = Field(default=True, description="Whether plans are projected to MLflow at all.")
-    mlflow_uri: str = Field(
-        default="", description="Tracking server or database; empty for sqlite:///{output_dir}/mlflow.db."
+    mlflow_uri: SecretStr = Field(
+        default=SecretStr(""),
+        description="Tracking server or database, with its password if it has one; empty for "
+        "sqlite:///{output_dir}/mlflow.db. It is shown nowhere.",
     )
     mlflow_every_s: float = Field(
         default=15.0,

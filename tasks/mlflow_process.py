@@ -5,6 +5,7 @@ hold a password) it is that process. It ends when its standard input closes; kil
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -84,7 +85,8 @@ def _projector(
         try:
             if process.stdin:
                 with suppress(BrokenPipeError):  # it has ended already: its exit code says so
-                    process.stdin.write(tracking.model_dump_json() + "\n")
+                    told = tracking.model_dump() | {"mlflow_uri": tracking.mlflow_uri.get_secret_value()}
+                    process.stdin.write(json.dumps(told) + "\n")
                     process.stdin.flush()
             yield process
         finally:

@@ -20,7 +20,7 @@ from settings.tracking import TrackingSettings
 PATIENCE_S = 30.0
 """Seconds to wait for another process that writes to the same store."""
 
-_UNLOCKED_WITHIN_S = 10.0
+_UNLOCKED_WITHIN_S = 5.0
 _DEFAULTS = {
     # MLflow would wait for 120 s, eight times over; what fails here is tried again as a whole.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -52,7 +52,7 @@ def project_to_mlflow(
         RetrainError: MLflow cannot be reached, is locked or refuses, or the log cannot be read.
     """
     layout = Layout(output_dir)
-    uri = tracking.mlflow_uri or f"sqlite:///{(layout.root / 'mlflow.db').resolve()}"
+    uri = tracking.mlflow_uri.get_secret_value() or f"sqlite:///{(layout.root / 'mlflow.db').resolve()}"
     database = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
     with ExitStack() as held:
         try:

@@ -119,7 +119,7 @@ class PlanWriter:
         found = self._client.search_runs(
             [self._experiment], f"tags.`{KEY}` LIKE '{self._plan_id}%'", max_results=_MAX_RUNS
         )
-        for run in sorted(found, key=lambda run: (len(run.data.metrics), run.info.run_id)):
+        for run in sorted(found, key=_fullness):
             key = run.data.tags[KEY]
             if not f"{key}/".startswith(f"{self._plan_id}/"):
                 continue  # another plan, whose id only begins alike
@@ -210,6 +210,10 @@ class PlanWriter:
         metrics = [Metric(p.name, p.value, p.at_ms, p.step) for p in points]
         for batch in _batches(metrics, _MAX_METRICS):
             self._client.log_batch(run_id, metrics=batch)
+
+
+def _fullness(run: Run) -> tuple[int, str]:
+    return len(run.data.metrics) + len(run.data.params) + len(run.data.tags), run.info.run_id
 
 
 def create_database(database: Path, artifacts: Path) -> None:

@@ -55,7 +55,7 @@ def make_template(folder: Path) -> Path:
 @contextmanager
 def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
     """A real MLflow server on loopback with its database at ``{folder}/store.db``; yields its address."""
-    store = empty_store(folder, template)
+    empty_store(folder, template)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,10 +63,10 @@ def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
     server = subprocess.Popen(
         [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-            "--workers", "1", "--backend-store-uri", store.mlflow_uri,
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'store.db'}",
             "--artifacts-destination", str(folder / "server-artifacts"),
         ],
-        env=environment(DO_NOT_TRACK="true", MLFLOW_DISABLE_TELEMETRY="true"),
+        env=environment(DO_NOT_TRACK="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
