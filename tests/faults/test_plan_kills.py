@@ -1,0 +1,211 @@
+"""Plans under SIGKILL: whoever dies, wherever and however often, the models come out the same to the byte."""
+
+import hashlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.analytics.results import DatasetResult, fold_results
+from core.can.demo import ensure_demo
+from core.events.catalogue import EpochFinished, Fact, GraphsBuilt, GraphsLost, PhaseFailed, to_fact
+from core.events.event import Event
+from core.events.log import EventLog
+from core.planning.lock import is_held
+from core.planning.plan_state import PLAN_STATE
+from settings.data import DemoSettings
+from settings.layout import Layout
+from tests.commands import ROOT, TINY, processes_that_name, run, start, wait_for
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+KILLS = (
+    ("coordinator", "graphs_built"),
+    ("both", "phase_started/teacher"),
+    ("coordinator", "epoch_finished/teacher"),
+    ("both", "model_saved/teacher"),
+    ("coordinator", "checkpoint_written/student"),
+    ("both", "epoch_finished/fusion"),
+    ("coordinator", "chain_finished"),
+)
+"""Who dies when: between any two facts that a resume could take for more, or less, than they are."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with captures, settings and outputs, as a working directory that settings are relative to."""
+
+    folder: Path
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder / "out")
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return start(
+            "tests.in_process", "settings.yaml", "out", *arguments, cwd=self.folder, PYTHONPATH=str(ROOT)
+        )
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def plan(self) -> str:
+        (plan_id,) = EventLog(self.layout.events).streams()
+        return plan_id
+
+    def events(self) -> list[Event]:
+        return EventLog(self.layout.events).read(self.plan())
+
+    def facts(self) -> list[Fact]:
+        return [to_fact(event) for event in self.events()]
+
+    def models(self) -> dict[str, str]:
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in self.layout.saved_models.iterdir()
+            if not path.name.startswith(".")
+        }
+
+    def results(self) -> DatasetResult:
+        return fold_results(self.events()).datasets["car"]
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ensure_demo(DemoSettings(duration_s=4.0, cache_dir=tmp_path_factory.mktemp("simulated")))
+
+
+def make_place(folder: Path, captures: Path) -> Place:
+    settings: dict[str, Any] = {
+        **TINY,
+        "data": {"data_dir": "captures", "datasets": {"car": {"folder": "car"}}},
+        "training": {**TINY["training"], "epochs": 2, "num_threads": 1},
+    }
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copytree(captures, folder / "captures" / "car")
+    return Place(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path, captures: Path) -> Place:
+    return make_place(tmp_path, captures)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Place:
+    place = make_place(tmp_path_factory.mktemp("uninterrupted"), captures)
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def require_dead(place: Place, done: "subprocess.CompletedProcess[str]") -> list[Event]:
+    """The process was killed and nothing of it is left; the events it leaves behind."""
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    wait_for(lambda: not processes_that_name(place.plan()), timeout_s=10)
+    return place.events()
+
+
+def require_same(place: Place, uninterrupted: Place, left_behind: list[list[Event]]) -> None:
+    """Models, thresholds and metrics are those of a plan that nobody disturbed, and the log has it all."""
+    assert place.models() == uninterrupted.models()
+    results, expected = place.results(), uninterrupted.results()
+    assert (results.thresholds, results.metrics) == (expected.thresholds, expected.metrics)
+    assert results.status == "completed"
+    events = place.events()
+    assert [event.position for event in events] == list(range(len(events)))
+    for before in left_behind:
+        assert events[: len(before)] == before
+    assert epochs(place) == epochs(uninterrupted)
+    assert not processes_that_name(place.plan())
+
+
+def epochs(place: Place) -> dict[str, list[int]]:
+    """Epochs of each model that the log knows of, one that came twice counted once."""
+    found: dict[str, set[int]] = {}
+    for fact in place.facts():
+        if isinstance(fact, EpochFinished):
+            found.setdefault(fact.model, set()).add(fact.epoch)
+    return {model: sorted(numbers) for model, numbers in found.items()}
+
+
+def test_a_plan_killed_at_every_boundary_loses_nothing(place: Place, uninterrupted: Place) -> None:
+    left_behind: list[list[Event]] = []
+    for victim, at in KILLS:
+        taken_up = ["--resume", place.plan()] if left_behind else []
+        left_behind.append(require_dead(place, place.run(*taken_up, "--victim", victim, "--at", at)))
+        if at == "model_saved/teacher":  # as if it had been written anew and not yet been told
+            (model,) = place.layout.saved_models.iterdir()
+            model.write_bytes(b"another file than the log knows of")
+    done = place.run("--resume", place.plan())
+    assert done.returncode == 0, done.stderr
+    require_same(place, uninterrupted, left_behind)
+    again = place.run("--resume", place.plan())
+    assert (again.returncode, "nothing left to do" in again.stderr) == (2, True)
+
+
+def test_a_training_process_that_is_killed_again_and_again_is_replaced_within_the_run(
+    place: Place, uninterrupted: Place
+) -> None:
+    done = place.run("--victim", "training", "--at", "epoch_finished/teacher", "model_saved/student")
+    assert done.returncode == 0, done.stderr
+    failures = [fact for fact in place.facts() if isinstance(fact, PhaseFailed)]
+    assert [(f.phase, f.kind) for f in failures] == [("teacher", "killed"), ("student", "killed")]
+    require_same(place, uninterrupted, [])
+
+
+def test_a_plan_killed_at_any_time_again_and_again_loses_nothing(place: Place, uninterrupted: Place) -> None:
+    rng, left_behind = random.Random(1), list[list[Event]]()
+    process = place.start()
+    wait_for(lambda: EventLog(place.layout.events).streams(), process)
+    for _ in range(3):
+        time.sleep(rng.uniform(0.0, 8.0))
+        process.kill()
+        process.communicate()
+        left_behind.append(require_dead(place, subprocess.CompletedProcess("", process.returncode, "", "")))
+        process = place.start("--resume", place.plan())
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    require_same(place, uninterrupted, left_behind)
+
+
+def test_a_plan_goes_on_elsewhere_from_log_checkpoints_models_and_captures_alone(
+    place: Place, uninterrupted: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = require_dead(place, place.run("--victim", "both", "--at", "epoch_finished/student"))
+    elsewhere = Place(tmp_path_factory.mktemp("elsewhere"))
+    (elsewhere.folder / "settings.yaml").write_text("{}")  # the plan knows its own
+    for kept in ("events", "checkpoints", "saved_models"):
+        shutil.move(place.layout.root / kept, elsewhere.layout.root / kept)
+    shutil.move(place.folder / "captures", elsewhere.folder / "moved")
+    shutil.rmtree(place.folder)
+
+    lost = elsewhere.run("--resume", elsewhere.plan())
+    assert lost.returncode == 1
+    assert PLAN_STATE.fold(elsewhere.events()).phases["car", "graphs"].reason.startswith("data_error")
+    done = elsewhere.run("--resume", elsewhere.plan(), "--data-dir", "moved")
+    assert done.returncode == 0, done.stderr
+    require_same(elsewhere, uninterrupted, [before])
+    assert len([fact for fact in elsewhere.facts() if isinstance(fact, GraphsLost)]) == 1
+    first, again = (fact for fact in elsewhere.facts() if isinstance(fact, GraphsBuilt))
+    assert (first.graphs_digest, first.split_digest) == (again.graphs_digest, again.split_digest)
+
+
+def test_only_one_process_takes_a_plan_up(place: Place) -> None:
+    require_dead(place, place.run("--victim", "coordinator", "--at", "chain_started"))
+    first = place.start("--resume", place.plan())
+    wait_for(lambda: is_held(place.layout.root), first)
+    first.send_signal(signal.SIGSTOP)
+    second = run("flows.retrain", "--resume", place.plan(), "--output-dir", str(place.layout.root))
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1
+    assert f"process {first.pid} is carrying out a plan" in second.stderr
