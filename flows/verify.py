@@ -42,18 +42,21 @@ def _print_audit(output_dir: Path) -> int:
     if not audits:
         console.print(f"no plans in {log.location}", highlight=False)
         return DONE
-    plans = table("Event log", "plan", "status", "events", "sha256 of its end", "problem")
+    plans = table("Event log", "plan", "status", "events", "sha256 of its end")
     for found in audits:
         status = styled("changed" if found.problem else "unchanged")
         num_events = "" if found.num_events is None else str(found.num_events)
-        plans.add_row(found.plan_id, status, num_events, found.head.sha256, _detail(found))
+        plans.add_row(found.plan_id, status, num_events, found.head.sha256)
     console.print(plans)
+    for found in audits:
+        if detail := _detail(found):
+            console.print(f"\nplan {found.plan_id}: {detail}", highlight=False, markup=False, soft_wrap=True)
     return FAILED if any(found.problem for found in audits) else DONE
 
 
 def _detail(found: StreamAudit) -> str:
     unhashed = f"{found.num_unhashed} events of release 0.1.0 carry no hash" if found.num_unhashed else ""
-    return (found.problem or unhashed).replace("[", r"\[")
+    return found.problem or unhashed
 
 
 if __name__ == "__main__":

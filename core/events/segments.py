@@ -1,7 +1,8 @@
 """A segment: the events of one append as a parquet file, chained by hash to the segment before it.
 
 ``sha256 = SHA-256(previous_sha256, rows)`` over the rows' own text, not over the file's bytes, so that the
-chain outlives compaction. Whoever changes a row, a segment or their order breaks it.
+chain outlives compaction. Whoever changes a row, a segment or their order breaks it. Each file is sealed as
+well: its metadata hold the hash of its bytes, so that a flipped bit is found in the file where it happened.
 """
 
 import gc
@@ -37,6 +38,9 @@ SCHEMA = pl.Schema(
         ("sha256", pl.String),
     ]
 )
+
+_SEAL = b"file_sha256="
+_NO_DIGEST = b"0" * 64
 
 Row = tuple[int, str, str, str, int, datetime, str]
 
@@ -85,10 +89,20 @@ def encode_segment(events: Sequence[Event], head: Head) -> tuple[bytes, Head]:
 
 
 def encode_frame(frame: pl.DataFrame) -> bytes:
-    """Rows of segments as a parquet file."""
+    """Rows as a sealed parquet file."""
     file = io.BytesIO()
-    frame.write_parquet(file)
-    return file.getvalue()
+    frame.write_parquet(file, metadata={"seal": (_SEAL + _NO_DIGEST).decode()})
+    content = file.getvalue()
+    before, _, after = content.rpartition(_NO_DIGEST)  # metadata come last in a parquet file
+    return b"".join((before, hashlib.sha256(content).hexdigest().encode(), after))
+
+
+def _is_intact(content: bytes) -> bool:
+    """Whether a file is as it was when it was sealed."""
+    start = content.rfind(_SEAL) + len(_SEAL)
+    end = start + len(_NO_DIGEST)
+    unsealed = b"".join((content[:start], _NO_DIGEST, content[end:]))
+    return hashlib.sha256(unsealed).hexdigest().encode() == content[start:end]
 
 
 def decode_segments(contents: Sequence[tuple[str, int, bytes]]) -> pl.DataFrame:
@@ -106,8 +120,9 @@ def decode_segments(contents: Sequence[tuple[str, int, bytes]]) -> pl.DataFrame:
     if not contents:
         return SCHEMA.to_frame()
     try:
-        if any(not content for _, _, content in contents):  # polars skips an empty file without a word
-            raise pl.exceptions.ComputeError("a file is empty")
+        # Polars skips an empty file without a word, and may read a file with a flipped bit.
+        if not all(_is_intact(content) for _, _, content in contents):
+            raise pl.exceptions.ComputeError("a file was changed, or is of release 0.1.0")
         return pl.scan_parquet([content for _, _, content in contents], schema=SCHEMA).collect()
     except (pl.exceptions.PolarsError, OSError):
         return pl.concat([_decode_one(*content) for content in contents])  # which one is it?
@@ -115,18 +130,21 @@ def decode_segments(contents: Sequence[tuple[str, int, bytes]]) -> pl.DataFrame:
 
 def _decode_one(name: str, number: int, content: bytes) -> pl.DataFrame:
     try:
+        if _SEAL in content and not _is_intact(content):
+            raise pl.exceptions.ComputeError("its bytes were changed since it was written")
         frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DamagedLogError(
             f"segment {name} cannot be read: {error}; restore it from a backup, nothing was changed"
         ) from error
-    if frame.schema == UNCHAINED_SCHEMA:
+    unchained = frame.schema == UNCHAINED_SCHEMA
+    if unchained:
         frame = frame.with_columns(
             pl.lit(number, pl.Int64).alias("segment"),
             pl.lit(None, pl.String).alias("previous_sha256"),
             pl.lit(None, pl.String).alias("sha256"),
         )
-    if frame.schema != SCHEMA or frame.is_empty():
+    if frame.schema != SCHEMA or frame.is_empty() or (_SEAL not in content and not unchained):
         raise DamagedLogError(
             f"segment {name} is not a segment of an event log that this release knows: restore it from a "
             "backup, or use a newer release"
@@ -204,19 +222,15 @@ def to_events(frame: pl.DataFrame) -> list[Event]:
             gc.enable()
 
 
-def _lines(frame: pl.DataFrame) -> pl.Series:
+def _lines(frame: pl.DataFrame) -> list[str]:
     """What is hashed of each row; JSON and the other columns hold no line break or tab."""
     micros = pl.col("occurred_at").dt.epoch("us")
     columns = ["position", "event_id", "stream", "type", "version", micros, "payload"]
-    return frame.select(pl.concat_str(columns, separator="\t").alias("line"))["line"]
+    return frame.select(pl.concat_str(columns, separator="\t").alias("line"))["line"].to_list()
 
 
-def _digest(previous: str, lines: pl.Series) -> str:
-    digest = hashlib.sha256(previous.encode())
-    for line in lines:
-        digest.update(b"\n")
-        digest.update(line.encode())
-    return digest.hexdigest()
+def _digest(previous: str, lines: list[str]) -> str:
+    return hashlib.sha256("\n".join([previous, *lines]).encode()).hexdigest()
 
 
 def _payload_text(event: Event) -> str:

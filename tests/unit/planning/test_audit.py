@@ -9,6 +9,7 @@ import pytest
 from core.events.catalogue import ChainStarted, Fact, PlanCreated, PlanFinished, to_event
 from core.events.event import Event
 from core.events.log import EventLog
+from core.events.segments import encode_frame
 from core.planning.audit import as_it_was, audit
 from settings.errors import SettingsError
 
@@ -59,7 +60,8 @@ def test_an_untouched_log_has_no_problems(log: EventLog) -> None:
 def test_a_changed_payload_is_found_in_its_plan_alone(log: EventLog) -> None:
     segment = Path(log.location) / "one" / "00000001.parquet"
     rows = pl.read_parquet(segment)
-    rows.with_columns(payload=pl.col("payload").str.replace("demo", "evil")).write_parquet(segment)
+    forged = rows.with_columns(payload=pl.col("payload").str.replace("demo", "evil"))
+    segment.write_bytes(encode_frame(forged))
     one, two = audit(EventLog(Path(log.location)))
     assert "segment 1" in one.problem
     assert one.num_events is None
