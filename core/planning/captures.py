@@ -1,12 +1,12 @@
 """The captures a plan goes by: hashed before its graphs are built, and the same whenever it reads them."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from core.can.digest import digest_captures
 from core.can.registry import find_captures
 from core.errors import CaptureError
-from core.events.catalogue import CapturesDigested, GraphsBuilt, to_fact
+from core.events.catalogue import CapturesDigested, GraphsBuilt
 from core.events.event import Event
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView
 from settings.app import Settings
@@ -24,11 +24,10 @@ def captures_digested(dataset: str, settings: Settings, view: RegistryView) -> C
     return CapturesDigested(dataset=dataset, data_digest=digest, captures=rows)
 
 
-def captures_of_graphs(events: Iterable[Event]) -> dict[str, CapturesDigested]:
+def captures_of_graphs(events: Sequence[Event]) -> dict[str, CapturesDigested]:
     """What the graphs of a plan were built from, by dataset; those without graphs are absent."""
-    events = list(events)
     digested = REGISTRY_VIEW.fold(events).captures
-    built = [fact.dataset for event in events if isinstance(fact := to_fact(event), GraphsBuilt)]
+    built = [event.payload["dataset"] for event in events if event.type == GraphsBuilt.TYPE]
     return {dataset: digested[dataset] for dataset in built}
 
 

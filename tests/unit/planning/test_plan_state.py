@@ -3,7 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 from core.events.catalogue import (
+    ChainFinished,
+    ChainStarted,
     Fact,
+    GraphsLost,
     PhaseFailed,
     PhaseFinished,
     PhaseSkipped,
@@ -91,3 +94,30 @@ def test_a_plan_taken_up_again_runs_and_the_pause_before_does_not_count_as_work(
     ]
     assert fold(*facts).status == "running"
     assert fold(*facts).worked_s == 15
+
+
+def test_graphs_that_were_lost_are_to_be_built_again_before_what_reads_them() -> None:
+    state = fold(
+        (0, created(graphs="run", teacher="run", student="run")),
+        *((1.0, fact) for phase in ("graphs", "teacher") for fact in (started(phase), finished(phase))),
+        (2, GraphsLost(dataset="car", path="graphs/d")),
+    )
+    assert state.remaining("car") == ["graphs", "student"]
+    assert state.phases["car", "graphs"].attempts == 1
+
+
+def test_a_chain_that_did_not_say_how_it_ended_is_unfinished() -> None:
+    facts: list[tuple[float, Fact]] = [
+        (0, created(teacher="run")),
+        (1, ChainStarted(dataset="car")),
+        (1, started("teacher")),
+        (2, finished("teacher")),
+    ]
+    assert fold(*facts).unfinished_datasets == ["car"]
+    ended = ChainFinished(dataset="car", status="completed", duration_s=1.0)
+    assert fold(*facts, (3, ended)).unfinished_datasets == []
+
+
+def test_captures_are_where_the_last_resume_that_said_so_found_them() -> None:
+    resumes = [PlanResumed(remaining=[], data_dir=folder) for folder in ("/first", "/second", None)]
+    assert fold((0, created()), *((1.0, fact) for fact in resumes)).data_dir == "/second"
