@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from core.events.catalogue import (
@@ -56,8 +55,8 @@ class PlanState(NamedTuple):
     """One plan.
 
     Attributes:
-        created: The plan as made; None while the stream is empty.
         phases: State by (dataset, phase), in plan order.
+        created: The plan as made; None while the stream is empty.
         open_chains: Datasets on which work began and has not ended.
         data_dir: Where a resume said that captures are; None where the plan was made.
         status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
@@ -67,8 +66,8 @@ class PlanState(NamedTuple):
         earlier_s: Time worked on it before that, seconds.
     """
 
+    phases: Mapping[PhaseName, PhaseState]
     created: PlanCreated | None = None
-    phases: Mapping[PhaseName, PhaseState] = MappingProxyType({})
     open_chains: frozenset[str] = frozenset()
     data_dir: str | None = None
     status: str = "running"
@@ -210,4 +209,4 @@ def _apply_to_phase(
             return replace(phase, status="blocked", reason=fact.reason)
 
 
-PLAN_STATE: Projection[PlanState] = Projection(PlanState(), _apply)
+PLAN_STATE: Projection[PlanState] = Projection(PlanState(phases={}), _apply)

@@ -1,5 +1,6 @@
 """Envelopes, upcasting and folds hold for whatever comes."""
 
+import copy
 import dataclasses
 import types
 import typing
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from core.events.catalogue import CATALOGUE, Fact, to_event, to_fact
 from core.events.event import new_event
-from core.events.projection import Projection
+from core.events.log import EventLog
+from core.events.projection import Following, Projection
+from core.events.stores import MemoryStore
 from core.events.upcasters import upcast
 from core.planning.plan_state import PLAN_STATE
 from core.planning.registry_view import REGISTRY_VIEW
@@ -68,17 +71,38 @@ def test_a_fact_comes_back_from_its_envelope(fact: Fact) -> None:
     assert (event.type, event.version) == (fact.TYPE, fact.VERSION)
 
 
+PROJECTIONS: list[Projection[Any]] = [PLAN_STATE, REGISTRY_VIEW]
+
+
 @given(st.lists(FACTS, max_size=20), st.data())
 def test_folding_from_a_snapshot_equals_folding_from_the_beginning(
     facts: list[Fact], data: st.DataObject
 ) -> None:
     events = [to_event("plan", f)._replace(position=i) for i, f in enumerate(facts)]
     cut = data.draw(st.integers(0, len(events)))
-    projections: list[Projection[Any]] = [PLAN_STATE, REGISTRY_VIEW]
-    for projection in projections:
+    for projection in PROJECTIONS:
         whole = projection.fold(events)
-        assert projection.fold(events[cut:], snapshot=projection.fold(events[:cut])) == whole
+        snapshot = projection.fold(events[:cut])
+        before = copy.deepcopy(snapshot)
+        assert projection.fold(events[cut:], snapshot=snapshot) == whole
+        assert snapshot == before, "a fold never changes the state it is given"
         assert projection.fold(events) == whole
+
+
+@given(st.lists(st.lists(FACTS, min_size=1, max_size=5), max_size=5), st.booleans())
+def test_following_a_stream_gives_what_folding_all_of_it_gives(
+    batches: list[list[Fact]], compacts: bool
+) -> None:
+    log, reader = EventLog(store := MemoryStore()), EventLog(store)
+    for stream, projection in zip(("one", "two"), PROJECTIONS, strict=True):
+        following = Following(reader, stream, projection)
+        for facts in batches:
+            log.append([to_event(stream, fact) for fact in facts])
+            if compacts:
+                log.compact(stream)
+            events = log.read(stream)
+            assert following.state() == projection.fold(events)
+        assert following.state() == following.state()
 
 
 @given(st.integers(1, 5), st.integers(1, 5))
