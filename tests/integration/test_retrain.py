@@ -16,22 +16,6 @@ from settings.layout import Layout
 from tests.commands import TINY, config, post, prefect_server, processes_that_name, run, start, wait_for
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output directory of a finished plan: the demo, and a dataset whose folder is missing."""
-    folder = tmp_path_factory.mktemp("retrain")
-    broken = {"demo": TINY["data"]["demo"], "datasets": {"broken": {"folder": "nowhere"}}}
-    settings = config(folder, data=broken)
-    shown = run(
-        "flows.retrain", "--config", str(settings), "--datasets", "broken", "demo",
-        "--output-dir", str(folder / "out"),
-    )  # fmt: skip
-    (folder / "stdout").write_text(shown.stdout)
-    (folder / "stderr").write_text(shown.stderr)
-    assert shown.returncode == 1, shown.stdout + shown.stderr
-    return folder / "out"
-
-
 def only_plan(output_dir: Path) -> str:
     (plan_id,) = EventLog(Layout(output_dir).events).streams()
     return plan_id
@@ -179,7 +163,9 @@ def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_sigkill_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> None:
+def test_sigkill_leaves_nothing_running_and_the_plan_resumes_to_the_same_models(
+    finished: Path, tmp_path: Path
+) -> None:
     arguments = (
         "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
     )  # fmt: skip
@@ -193,6 +179,11 @@ def test_sigkill_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> 
     shown = run(*arguments, "--resume", plan_id)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert set(phase_statuses(layout).values()) == {"completed"}
+    assert models(layout) == models(Layout(finished))
+
+
+def models(layout: Layout) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in layout.saved_models.iterdir()}
 
 
 def phase_statuses(layout: Layout) -> dict[str, str]:
