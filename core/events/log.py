@@ -215,7 +215,7 @@ class EventLog:
                 raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
             listing = self._list(stream)
         try:
-            for name in listing.superseded:  # oldest first: see _put
+            for name in listing.superseded:  # oldest first: a listing without the compact file has a gap
                 self._store.delete(stream, name)
         except OSError as error:
             raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
@@ -260,18 +260,21 @@ class EventLog:
         """Rows of the segments after a head, checked; what is known of the stream grows by them."""
         while True:
             listing = self._list(stream)
+            files = listing.files(since.number)
             try:
                 contents = [
                     (f"{self.location}/{stream}/{name}", number, self._store.read(stream, name))
-                    for name, number in listing.files(since.number)
+                    for name, number in files
                 ]
-                break
             except FileNotFoundError as error:
                 if self._list(stream) == listing:
                     raise DamagedLogError(f"{self.location}/{stream}: {error} vanished") from error
-                # Compacted while we read: what we want is in the compact file now.
+                continue  # Compacted while we read: what we want is in the compact file now.
             except OSError as error:
                 raise EventLogError(f"cannot read {stream} in {self.location}: {error}") from error
+            # A name that was compacted away while we read can have been taken again: see _put.
+            if not files or self._list(stream).compacted == listing.compacted:
+                break
         frame = decode_segments(contents)
         if listing.compacted > since.number >= 0:
             # The compact file begins at the beginning; the chain before `since` was checked when it was read.
@@ -288,15 +291,15 @@ class EventLog:
     def _put(self, stream: str, known: _Known, placed: list[Event]) -> bool:
         """Put the next segment; False if another writer was first.
 
-        A number that was compacted away is free again, and a writer that missed the compaction could take it.
-        Files are deleted oldest first, so then the segment before it is gone too.
+        A number that was compacted away is free again, and a writer that missed the compaction can take it:
+        nobody reads it there. Its compact file, or the one after that, was there before, so it is seen now.
         """
         content, head = encode_segment(placed, known.head)
         name = _segment_name(head.number)
         try:
             if not self._store.put_if_absent(stream, name, content):
                 return False
-            if not self._is_reachable(stream, head.number):
+            if self._list(stream).compacted >= head.number:
                 self._store.delete(stream, name)
                 return False
         except OSError as error:
@@ -305,12 +308,6 @@ class EventLog:
         if known.event_ids is not None:
             known.event_ids.update(event.event_id for event in placed)
         return True
-
-    def _is_reachable(self, stream: str, number: int) -> bool:
-        if number == 0:
-            return self._list(stream).compacted < 0
-        names = _segment_name(number - 1), _compact_name(number - 1)
-        return any(self._store.exists(stream, name) for name in names)
 
 
 def _segment_name(number: int) -> str:

@@ -1,5 +1,6 @@
 """Where the segments of a log are kept: the port that every store implements, and two stores."""
 
+import os
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -30,9 +31,6 @@ class SegmentStore(Protocol):
             FileNotFoundError: There is no such blob.
         """
 
-    def exists(self, stream: str, name: str) -> bool:
-        """Whether there is such a blob now."""
-
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """Put a blob where none is, whole or not at all; of two writers one wins.
 
@@ -62,15 +60,14 @@ class LocalStore:
     def names(self, stream: str) -> list[str]:
         """See ``SegmentStore``."""
         folder = self._root / stream
-        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        if not folder.is_dir():
+            return []
+        with os.scandir(folder) as entries:  # twice as fast as iterdir, and each append lists
+            return [entry.name for entry in entries]
 
     def read(self, stream: str, name: str) -> bytes:
         """See ``SegmentStore``."""
         return (self._root / stream / name).read_bytes()
-
-    def exists(self, stream: str, name: str) -> bool:
-        """See ``SegmentStore``."""
-        return (self._root / stream / name).exists()
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``."""
@@ -105,10 +102,6 @@ class MemoryStore:
             return self._blobs[stream][name]
         except KeyError:
             raise FileNotFoundError(f"{stream}/{name}") from None
-
-    def exists(self, stream: str, name: str) -> bool:
-        """See ``SegmentStore``."""
-        return name in self._blobs[stream]
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``."""
