@@ -18,6 +18,24 @@ class Threshold:
     val_mcc: float | None
 
 
+def mcc_at_half(score: NDArray[np.float64], y: NDArray[np.generic]) -> float | None:
+    """Matthews correlation of alarms above 1/2 with labels of 0 and 1; None where a class is missing."""
+    attack, alarm = y == 1, score > _DEFAULT
+    if attack.all() or not attack.any():
+        return None
+    counts = (np.array([int(n)]) for n in ((alarm & attack).sum(), alarm.sum()))
+    return float(_mcc(*counts, int(attack.sum()), len(y))[0])
+
+
+def _mcc(
+    true_alarms: NDArray[np.int64], alarms: NDArray[np.int64], num_attacks: int, num: int
+) -> NDArray[np.float64]:
+    """Matthews correlation from the margins of 2x2 tables; 0 where all or none alarm."""
+    spread = np.sqrt(alarms * (num - alarms) * float(num_attacks) * (num - num_attacks))
+    covariance = true_alarms * float(num) - alarms * float(num_attacks)
+    return np.divide(covariance, spread, out=np.zeros(len(alarms)), where=spread > 0)
+
+
 def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
     """The threshold with the highest Matthews correlation (MCC) on validation windows.
 
@@ -45,11 +63,7 @@ def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
     true_alarms = np.cumsum(attack[order])
     alarms = np.arange(1, len(score) + 1)
     num, num_attacks = len(score), int(attack.sum())
-    # MCC of "the first k alarm", from the 2x2 table's margins.
-    spread = np.sqrt(alarms * (num - alarms) * float(num_attacks) * (num - num_attacks))
-    mcc = np.divide(
-        true_alarms * float(num) - alarms * float(num_attacks), spread, out=np.zeros(num), where=spread > 0
-    )
+    mcc = _mcc(true_alarms, alarms, num_attacks, num)  # of "the first k alarm"
     mcc[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores cannot be parted
     mcc[-1] = -1.0  # "everything is an attack" is no threshold
     if mcc.max() <= 0:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.models.fusion import NUM_STATE, FusionNetwork
-from core.training.evaluation import mcc_at_half
+from core.training.calibration import mcc_at_half
 from core.training.loop import Run
 from core.training.passes import WindowLearner, run_passes
 from core.training.seeds import seeded
@@ -211,7 +211,7 @@ def train_agent(
     def validate() -> tuple[float, float | None]:
         weight = agent.weigh(val.state)
         fused = fuse(weight, val).double().numpy()
-        return -float(reward(weight, val).mean()), mcc_at_half(val.y.numpy(), fused)
+        return -float(reward(weight, val).mean()), mcc_at_half(fused, val.y.numpy())
 
     run_passes(run, _AgentLearner(agent, train, training), len(train.y), validate, training)
     return agent

@@ -2,20 +2,11 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 from core.can.graph_store import GraphStore
 
 Metrics = dict[str, float | int | None]
 _SECONDS_PER_HOUR = 3600.0
-
-
-def mcc_at_half(y: NDArray[np.generic], probability: NDArray[np.float64]) -> float | None:
-    """Matthews correlation of ``probability > 1/2`` with labels of 0 and 1; None where a class is missing."""
-    attack = y == 1
-    if attack.all() or not attack.any():
-        return None
-    return float(sk.matthews_corrcoef(attack, probability > 0.5))
 
 
 def evaluate_folder(
@@ -83,6 +74,8 @@ _LABELLED_METRICS = (
 def _classification(
     attack: NDArray[np.bool_], score: NDArray[np.float64], alarm: NDArray[np.bool_]
 ) -> Metrics:
+    from sklearn import metrics as sk  # as slow to load as torch, and trainings do without
+
     true_positives, false_positives = int((alarm & attack).sum()), int((alarm & ~attack).sum())
     false_negatives, true_negatives = int((~alarm & attack).sum()), int((~alarm & ~attack).sum())
     both = bool(attack.any() and not attack.all())

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.models.fusion import FusionNetwork
+from core.training.calibration import mcc_at_half
 from core.training.dqn import Windows
-from core.training.evaluation import mcc_at_half
 from core.training.loop import Run
 from core.training.passes import WindowLearner, run_passes
 from core.training.seeds import seeded
@@ -36,7 +36,7 @@ def train_mlp(
     def validate() -> tuple[float, float | None]:
         logits = network(val.state).squeeze(1)
         loss = float(functional.binary_cross_entropy_with_logits(logits, val.y))
-        return loss, mcc_at_half(val.y.numpy(), logits.double().sigmoid().numpy())
+        return loss, mcc_at_half(logits.double().sigmoid().numpy(), val.y.numpy())
 
     run_passes(run, _MlpLearner(network, train, training.lr), len(train.y), validate, training)
     return network

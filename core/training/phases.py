@@ -18,11 +18,11 @@ from core.models.gat import Gat
 from core.models.vgae import Vgae
 from core.training import artifacts, detector
 from core.training.batch_plan import plan_curriculum_epoch, plan_epoch
-from core.training.calibration import Threshold, calibrate
+from core.training.calibration import Threshold, calibrate, mcc_at_half
 from core.training.checkpoint import CheckpointFolder
 from core.training.detector import ModelPair, PairScores, score_pair
 from core.training.dqn import StateScale, train_agent
-from core.training.evaluation import evaluate_folder, mcc_at_half
+from core.training.evaluation import evaluate_folder
 from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
 from core.training.job import PhaseJob
@@ -349,6 +349,6 @@ def _validate_gat(objective: GatObjective, reader: Reader, graphs: Indices, y: N
         scores = score_gat(objective.model, reader, graphs)
         logits: Tensor = torch.from_numpy(scores.logits).to(objective.y.device)
         loss = float(objective.losses_of_logits(logits, graphs).double().mean())
-        return loss, mcc_at_half(y[graphs], scores.attack_probability)
+        return loss, mcc_at_half(scores.attack_probability, y[graphs])
 
     return validate
