@@ -25,9 +25,9 @@ from core.events.catalogue import (
     PhaseSkipped,
     PhaseStarted,
     to_event,
-    to_fact,
 )
 from core.events.log import EventLog
+from core.events.projection import Following
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.machine import describe_machine
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
@@ -65,6 +65,7 @@ class Chain:
     ) -> None:
         self.plan_id, self.dataset = plan_id, dataset
         self._log = EventLog(Layout(output_dir).events)
+        self._plan = Following(self._log, plan_id, PLAN_STATE)
         self._listener = listener
         state = self._state()
         if state.created is None:
@@ -286,11 +287,10 @@ class Chain:
 
     def _built(self) -> GraphsBuilt | None:
         """The graphs this plan built or found for the dataset."""
-        facts = (to_fact(event) for event in reversed(self._log.read(self.plan_id)))
-        return next((f for f in facts if isinstance(f, GraphsBuilt) and f.dataset == self.dataset), None)
+        return self._state().graphs.get(self.dataset)
 
     def _state(self) -> PlanState:
-        return PLAN_STATE.fold(self._log.read(self.plan_id))
+        return self._plan.state()
 
     def _view(self) -> RegistryView:
         return registry_view(self._log)

@@ -75,19 +75,16 @@ def acquire(path: Path, patience_s: float) -> IO[str]:
         OSError: The file cannot be written.
     """
     file = path.open("a+", encoding="ascii")
-    try:
-        deadline = time.monotonic() + patience_s
-        while not _try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
+    deadline = time.monotonic() + patience_s
+    while not _try_lock(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            with file:
                 file.seek(0)
                 raise HeldError(path, file.read().strip() or "?")
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-    except BaseException:
-        file.close()
-        raise
+        time.sleep(0.05)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
     return file
 
 

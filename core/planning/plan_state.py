@@ -10,6 +10,7 @@ from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
     EpochFinished,
+    GraphsBuilt,
     GraphsLost,
     PhaseFailed,
     PhaseFinished,
@@ -56,6 +57,7 @@ class PlanState(NamedTuple):
 
     Attributes:
         phases: State by (dataset, phase), in plan order.
+        graphs: The graphs built or found for each dataset.
         created: The plan as made; None while the stream is empty.
         open_chains: Datasets on which work began and has not ended.
         data_dir: Where a resume said that captures are; None where the plan was made.
@@ -67,6 +69,7 @@ class PlanState(NamedTuple):
     """
 
     phases: Mapping[PhaseName, PhaseState]
+    graphs: Mapping[str, GraphsBuilt]
     created: PlanCreated | None = None
     open_chains: frozenset[str] = frozenset()
     data_dir: str | None = None
@@ -158,14 +161,10 @@ def _apply(state: PlanState, event: Event) -> PlanState:
         case ChainStarted() | ChainFinished():
             begun = {fact.dataset} if isinstance(fact, ChainStarted) else set()
             return state._replace(open_chains=state.open_chains - {fact.dataset} | begun)
-        case GraphsLost():
-            key = (fact.dataset, GRAPHS)
-            lost = replace(
-                state.phases.get(key, PhaseState()), status="pending", reason="its graphs are gone"
-            )
-            return state._replace(phases={**state.phases, key: lost})
-        case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped():
-            key = (fact.dataset, fact.phase)
+        case GraphsBuilt():
+            return state._replace(graphs={**state.graphs, fact.dataset: fact})
+        case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped() | GraphsLost():
+            key = (fact.dataset, GRAPHS if isinstance(fact, GraphsLost) else fact.phase)
             old = state.phases.get(key, PhaseState())
             return state._replace(phases={**state.phases, key: _apply_to_phase(old, fact)})
         case _:
@@ -180,6 +179,7 @@ _RELEVANT = {
         PlanFinished,
         ChainStarted,
         ChainFinished,
+        GraphsBuilt,
         GraphsLost,
         PhaseStarted,
         PhaseFinished,
@@ -190,7 +190,7 @@ _RELEVANT = {
 
 
 def _apply_to_phase(
-    phase: PhaseState, fact: PhaseStarted | PhaseFinished | PhaseFailed | PhaseSkipped
+    phase: PhaseState, fact: PhaseStarted | PhaseFinished | PhaseFailed | PhaseSkipped | GraphsLost
 ) -> PhaseState:
     match fact:
         case PhaseStarted():
@@ -207,6 +207,8 @@ def _apply_to_phase(
             )
         case PhaseSkipped():
             return replace(phase, status="blocked", reason=fact.reason)
+        case GraphsLost():
+            return replace(phase, status="pending", reason="its graphs are gone")
 
 
-PLAN_STATE: Projection[PlanState] = Projection(PlanState(phases={}), _apply)
+PLAN_STATE: Projection[PlanState] = Projection(PlanState(phases={}, graphs={}), _apply)
