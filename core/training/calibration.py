@@ -23,8 +23,8 @@ def mcc_at_half(score: NDArray[np.float64], y: NDArray[np.generic]) -> float | N
     attack, alarm = y == 1, score > _DEFAULT
     if attack.all() or not attack.any():
         return None
-    counts = (np.array([int(n)]) for n in ((alarm & attack).sum(), alarm.sum()))
-    return float(_mcc(*counts, int(attack.sum()), len(y))[0])
+    true_alarms, alarms = np.array([(alarm & attack).sum()]), np.array([alarm.sum()])
+    return float(_mcc(true_alarms, alarms, int(attack.sum()), len(y))[0])
 
 
 def _mcc(
@@ -33,7 +33,8 @@ def _mcc(
     """Matthews correlation from the margins of 2x2 tables; 0 where all or none alarm."""
     spread = np.sqrt(alarms * (num - alarms) * float(num_attacks) * (num - num_attacks))
     covariance = true_alarms * float(num) - alarms * float(num_attacks)
-    return np.divide(covariance, spread, out=np.zeros(len(alarms)), where=spread > 0)
+    mcc: NDArray[np.float64] = np.divide(covariance, spread, out=np.zeros(len(alarms)), where=spread > 0)
+    return mcc
 
 
 def calibrate(score: NDArray[np.float64], y: NDArray[np.uint8]) -> Threshold:
