@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from core.planning.coordinator import RetrainingCoordinator
@@ -164,7 +165,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
     else:
         coordinator.check(arguments.datasets, arguments.priority_datasets)
     with hold(coordinator.layout.root):
-        before = set(coordinator.log.streams())
+        before = _sessions(coordinator)
     # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
@@ -187,14 +188,18 @@ def _retrain(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             return_state=True,
         )
-    begun = {arguments.resume} if arguments.resume else set(coordinator.log.streams()) - before
-    for plan_id in begun:
+    for plan_id, _ in _sessions(coordinator) - before:
         print_results(fold_results(coordinator.log.read(plan_id)), Console())
         print(f"dashboard: {coordinator.layout.plan_file(plan_id, 'dashboard.html')}")
     if state.is_completed():
         return DONE
     error = state.result(raise_on_failure=False)
     raise error if isinstance(error, BaseException) else RetrainError(state.message or "the flow failed")
+
+
+def _sessions(coordinator: RetrainingCoordinator) -> set[tuple[str, datetime | None]]:
+    """Every plan with when it was made or last taken up."""
+    return {(name, state.session_began_at) for name, state in coordinator.get_training_status().items()}
 
 
 def show_progress(level: int) -> None:

@@ -1,4 +1,4 @@
-"""Telemetry: resource samples of a plan, in hive-partitioned parquet beside the event log.
+"""Telemetry: resource samples of a plan, in hive-partitioned parquet below the event log.
 
 ::
 

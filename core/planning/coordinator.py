@@ -113,7 +113,7 @@ class RetrainingCoordinator:
             known = ", ".join(self.log.streams()) or "none"
             raise SettingsError(f"no plan {plan_id} in {self.log.location}; known plans: {known}")
         if state.status == "completed":
-            raise SettingsError(f"plan {plan_id} has nothing left to do")
+            raise SettingsError(f"plan {plan_id} has nothing left to do; python -m flows.analyze shows it")
         describe_machine(self.machine, state.settings_in(self.layout.root).training)
         return [f"{d}/{p}" for d in state.datasets for p in state.remaining(d)]
 
