@@ -113,6 +113,7 @@ def test_a_touched_file_with_the_same_bytes_is_no_change(settings: Settings) -> 
         ({"training": {"distillation": {"temperature": 2.0}}}, ["graphs", "student", "fusion", "evaluation"]),
         ({"training": {"dqn": {"episodes": 3}}}, ["graphs", "fusion", "evaluation"]),
         ({"training": {"num_threads": 1, "max_retries": 0, "micro_batch_size": 8}}, []),
+        ({"training": {"checkpoint_interval_s": 0.0, "keep_checkpoints": 9, "deterministic": True}}, []),
         ({"resources": {"sample_interval_s": 5.0}}, []),
     ],
 )

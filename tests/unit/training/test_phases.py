@@ -1,3 +1,5 @@
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,3 +188,25 @@ def test_a_plan_goes_on_from_its_own_checkpoints_and_starts_anew_beside_those_of
     assert len(other.of(EpochFinished)) == len(first.of(EpochFinished)) == 6
     assert not other.of(TrainingResumed)
     assert len({r.of(ModelSaved)[0].sha256 for r in (first, retry, other)}) == 1
+
+
+@pytest.fixture
+def _restore_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")  # remembered: whatever training sets goes with the test
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_restore_kernels")
+def test_every_phase_can_do_with_deterministic_kernels(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", make_store(40))
+    settings = quick_settings(epochs=1, deterministic=True, dqn={"episodes": 1})
+    hashes = [
+        [fact.sha256 for fact in run_chain(tmp_path / name, store, settings, *PHASES).of(ModelSaved)]
+        for name in ("a", "b")
+    ]
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == 3
