@@ -70,13 +70,18 @@ def replace_file(path: Path, content: bytes) -> None:
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, such that their names survive a power cut.
 
+    A folder that is there may have been made just now by a process that was killed before it could fsync.
+
     Raises:
         OSError: It cannot be made.
     """
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in folder.parents:
+        if not os.access(parent, os.R_OK):
+            break  # it was not made by us
+        fsync_folder(parent)
+        if parent.is_mount():
+            break
 
 
 def fsync_folder(folder: Path) -> None:

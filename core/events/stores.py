@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
-from core.events.files import make_folder, put_if_absent
+from core.events.files import fsync_folder, make_folder, put_if_absent
 
 
 class SegmentStore(Protocol):
@@ -22,7 +22,10 @@ class SegmentStore(Protocol):
         """Names of all streams, in any order; some may hold nothing."""
 
     def names(self, stream: str) -> list[str]:
-        """Names of all blobs of a stream, in any order; none for an unknown stream."""
+        """Names of all blobs of a stream, in any order; none for an unknown stream.
+
+        What is listed is durable, whoever put it.
+        """
 
     def read(self, stream: str, name: str) -> bytes:
         """A blob's content.
@@ -51,6 +54,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._made: set[str] = set()
         self.location = str(root)
 
     def streams(self) -> list[str]:
@@ -63,7 +67,9 @@ class LocalStore:
         if not folder.is_dir():
             return []
         with os.scandir(folder) as entries:  # twice as fast as iterdir, and each append lists
-            return [entry.name for entry in entries]
+            names = [entry.name for entry in entries]
+        fsync_folder(folder)  # a writer killed before it could do so left a name that a power cut would take
+        return names
 
     def read(self, stream: str, name: str) -> bytes:
         """See ``SegmentStore``."""
@@ -71,7 +77,9 @@ class LocalStore:
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``."""
-        make_folder(self._root / stream)
+        if stream not in self._made:
+            make_folder(self._root / stream)
+            self._made.add(stream)
         return put_if_absent(self._root / stream / name, content)
 
     def delete(self, stream: str, name: str) -> None:
