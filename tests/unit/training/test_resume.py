@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from core.events.catalogue import CheckpointRefused, CheckpointWritten, Emit, EpochFinished, TrainingResumed
+from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.models.vgae import Vgae
 from core.training import artifacts
@@ -73,7 +75,7 @@ def stepper(objective: Objective, micro_batch_size: int = 5, precision: Precisio
 
 
 def train_graphs(run: Run, objective: Objective) -> dict[str, torch.Tensor]:
-    def plan(epoch: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    def plan(epoch: int) -> list[NDArray[np.int64]]:
         return plan_epoch(np.arange(24), seed=0, epoch=epoch, batch_size=8, min_steps=NUM_STEPS)
 
     @torch.no_grad()
@@ -213,6 +215,28 @@ def test_the_smaller_micro_batch_stays_in_force(before: int, now: int, kept: int
     fresh = stepper(gat_objective(), now)
     fresh.load_state_dict(stepper(gat_objective(), before).state_dict())
     assert fresh.micro_batch_size == kept
+
+
+class _FullOnce(GatObjective):
+    """Runs out of memory in its first forward pass and never again."""
+
+    def losses(self, batch: GraphBatch, graphs: NDArray[np.int64]) -> torch.Tensor:
+        self.losses = super().losses  # type: ignore[method-assign]
+        raise torch.OutOfMemoryError("no room")
+
+
+def test_a_micro_batch_halved_for_want_of_memory_stays_so_to_the_same_bits(tmp_path: Path) -> None:
+    def full_once() -> GatObjective:
+        model = seeded(lambda: Gat(SIZES.gat, SIZES.ids, 0.2), 3)
+        return _FullOnce(model, Y, 0.2)
+
+    never_full = flat(TRAININGS["gat"](make_run(tmp_path / "never", Recorder(), 1e9)))
+    expected = flat(train_graphs(make_run(tmp_path / "alone", Recorder(), 1e9), full_once()))
+    with pytest.raises(TrainingCutOffError):
+        train_graphs(make_run(tmp_path / "cut", Interruption(2)), full_once())
+    resumed = flat(TRAININGS["gat"](make_run(tmp_path / "cut", Recorder())))
+    assert np.array_equal(resumed, expected)
+    assert not np.array_equal(resumed, never_full)
 
 
 def test_a_training_on_another_device_scales_its_losses_anew() -> None:
