@@ -133,7 +133,7 @@ def _decode_one(name: str, number: int, content: bytes) -> pl.DataFrame:
         if _SEAL in content and not _is_intact(content):
             raise pl.exceptions.ComputeError("its bytes were changed since it was written")
         frame = pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DamagedLogError(
             f"segment {name} cannot be read: {error}; restore it from a backup, nothing was changed"
         ) from error

@@ -397,3 +397,17 @@ def test_a_changed_segment_of_release_0_1_0_is_found_once_a_later_one_was_append
     store.put_if_absent(folder.name, THIRD, changed.getvalue())
     with pytest.raises(DamagedLogError, match=r"segment 3 .* or one before it was changed"):
         other.read(folder.name)
+
+
+def test_bytes_of_release_0_1_0_that_make_polars_panic_are_refused_by_name() -> None:
+    store = MemoryStore()
+    (folder,) = GOLDEN.iterdir()
+    whole = (folder / "compact-00000001.parquet").read_bytes()
+    refused = 0
+    for at in range(2400, 2600):
+        replace(store, "compact-00000001.parquet", whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            EventLog(store).heads("plan")
+        except DamagedLogError as error:
+            refused += "compact-00000001.parquet" in str(error)
+    assert refused > 0
