@@ -8,6 +8,7 @@ stands for all segments up to its number.
 
     {location}/{stream}/00000000.parquet, 00000001.parquet, ...     one per append
     {location}/{stream}/compact-00000041.parquet                    stands for segments 0..41
+    {location}/{stream}/compacted                                   such a file is or was there
 """
 
 import re
@@ -15,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import polars as pl
 
@@ -34,6 +35,8 @@ from core.events.segments import (
 from core.events.stores import LocalStore, SegmentStore
 from core.events.upcasters import UPCASTERS, upcast
 
+_COMPACTED = "compacted"
+"""An empty file, put before the first compaction of a stream."""
 _NAME = re.compile(r"(compact-)?(\d{8})\.parquet")
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -79,6 +82,7 @@ class _Known:
     """What this process has seen of a stream: it only ever grows."""
 
     heads: list[Head] = field(default_factory=list)
+    compacted: bool = False
     event_ids: set[str] | None = None
     """Every event's id; None until the first append needs them."""
 
@@ -182,7 +186,7 @@ class EventLog:
         known, event_ids = self._known_for_append(stream)
         if expected_position not in (None, known.head.position):
             self._load(stream, known.head)
-        tried: set[str] = set()
+        overtaken: set[str] = set()
         while True:
             if expected_position not in (None, known.head.position):
                 raise ConcurrencyError(
@@ -192,11 +196,12 @@ class EventLog:
             fresh = list({e.event_id: e for e in events if e.event_id not in event_ids}.values())
             first = known.head.position + 1
             placed = [event._replace(position=first + i) for i, event in enumerate(fresh)]
-            if not placed and tried:  # it was taken after all, and compacted before we could see it
-                return [event for event in self.read(stream) if event.event_id in tried]
-            if not placed or self._put(stream, known, placed):
+            if not placed and overtaken:  # it was in time after all, and compacted before we looked
+                return [event for event in self.read(stream) if event.event_id in overtaken]
+            if not placed or (outcome := self._put(stream, known, placed)) == "put":
                 return placed
-            tried = {event.event_id for event in placed}
+            if outcome == "overtaken":
+                overtaken |= {event.event_id for event in placed}
             self._load(stream, known.head)
 
     def compact(self, stream: str) -> None:
@@ -210,6 +215,7 @@ class EventLog:
             frame = self._load(stream, EMPTY)
             last = self._known(stream).head.number
             try:
+                self._store.put_if_absent(stream, _COMPACTED, b"")
                 self._store.put_if_absent(stream, _compact_name(last), encode_frame(frame))
             except OSError as error:
                 raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
@@ -280,6 +286,7 @@ class EventLog:
             # The compact file begins at the beginning; the chain before `since` was checked when it was read.
             frame = frame.filter(pl.col("segment") > since.number)
         known = self._known(stream)
+        known.compacted |= listing.compacted >= 0
         heads = follow_chain(frame, stream, since, f"{self.location}/{stream}")
         fresh = [head for head in heads if head.number > known.head.number]
         if known.event_ids is not None and fresh:
@@ -288,25 +295,34 @@ class EventLog:
         known.heads += fresh
         return frame
 
-    def _put(self, stream: str, known: _Known, placed: list[Event]) -> bool:
-        """Put the next segment; False if another writer was first.
+    def _put(self, stream: str, known: _Known, placed: list[Event]) -> Literal["put", "taken", "overtaken"]:
+        """Put the next segment, unless another writer took its number or a compaction went past it.
 
         A number that was compacted away is free again, and a writer that missed the compaction can take it:
-        nobody reads it there. Its compact file, or the one after that, was there before, so it is seen now.
+        nobody reads it there. The compaction was announced before, so it is seen now.
         """
         content, head = encode_segment(placed, known.head)
         name = _segment_name(head.number)
         try:
             if not self._store.put_if_absent(stream, name, content):
-                return False
-            if self._list(stream).compacted >= head.number:
+                return "taken"
+            if self._is_compacted(stream) and self._list(stream).compacted >= head.number:
                 self._store.delete(stream, name)
-                return False
+                return "overtaken"
         except OSError as error:
             raise EventLogError(f"cannot append to {stream} in {self.location}: {error}") from error
         known.heads.append(head)
         if known.event_ids is not None:
             known.event_ids.update(event.event_id for event in placed)
+        return "put"
+
+    def _is_compacted(self, stream: str) -> bool:
+        """Whether a compaction was ever begun: asked of each append, so without a listing."""
+        if not self._known(stream).compacted:
+            try:
+                self._store.read(stream, _COMPACTED)
+            except FileNotFoundError:
+                return False
         return True
 
 

@@ -39,6 +39,12 @@ SCHEMA = pl.Schema(
     ]
 )
 
+_LINE = pl.concat_str(
+    ["position", "event_id", "stream", "type", "version", pl.col("occurred_at").dt.epoch("us"), "payload"],
+    separator="\t",
+)
+"""What is hashed of each row; JSON and the other columns hold no line break or tab."""
+
 _SEAL = b"file_sha256="
 _NO_DIGEST = b"0" * 64
 
@@ -79,7 +85,7 @@ def encode_segment(events: Sequence[Event], head: Head) -> tuple[bytes, Head]:
         (e.position, e.event_id, e.stream, e.type, e.version, e.occurred_at, _payload_text(e)) for e in events
     ]
     frame = pl.DataFrame(rows, UNCHAINED_SCHEMA, orient="row")
-    number, sha256 = head.number + 1, _digest(head.sha256, _lines(frame))
+    number, sha256 = head.number + 1, _digest(head.sha256, "\n".join(frame.select(_LINE).to_series()))
     chained = frame.with_columns(
         pl.lit(number).alias("segment"),
         pl.lit(head.sha256).alias("previous_sha256"),
@@ -133,23 +139,36 @@ def _decode_one(name: str, number: int, content: bytes) -> pl.DataFrame:
         if _SEAL in content and not _is_intact(content):
             raise pl.exceptions.ComputeError("its bytes were changed since it was written")
         frame = pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        if frame.schema == UNCHAINED_SCHEMA:
+            frame = _without_hashes(frame, number)
+        elif _SEAL not in content:
+            frame = frame.clear()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, *_UNREADABLE) as error:
         raise DamagedLogError(
             f"segment {name} cannot be read: {error}; restore it from a backup, nothing was changed"
         ) from error
-    unchained = frame.schema == UNCHAINED_SCHEMA
-    if unchained:
-        frame = frame.with_columns(
-            pl.lit(number, pl.Int64).alias("segment"),
-            pl.lit(None, pl.String).alias("previous_sha256"),
-            pl.lit(None, pl.String).alias("sha256"),
-        )
-    if frame.schema != SCHEMA or frame.is_empty() or (_SEAL not in content and not unchained):
+    if frame.schema != SCHEMA or frame.is_empty():
         raise DamagedLogError(
             f"segment {name} is not a segment of an event log that this release knows: restore it from a "
             "backup, or use a newer release"
         )
     return frame
+
+
+_UNREADABLE = (ValueError, OverflowError)
+"""What JSON and times raise that are none."""
+
+
+def _without_hashes(frame: pl.DataFrame, number: int) -> pl.DataFrame:
+    """Rows of release 0.1.0: no hash vouches for them, so they are decoded to see that they can be."""
+    for text in frame["payload"]:
+        json.loads(text)
+    frame["occurred_at"].to_list()
+    return frame.with_columns(
+        pl.lit(number, pl.Int64).alias("segment"),
+        pl.lit(None, pl.String).alias("previous_sha256"),
+        pl.lit(None, pl.String).alias("sha256"),
+    )
 
 
 def follow_chain(frame: pl.DataFrame, stream: str, before: Head, where: str) -> list[Head]:
@@ -177,24 +196,20 @@ def follow_chain(frame: pl.DataFrame, stream: str, before: Head, where: str) -> 
             f"stands where position {found['row'] + before.position + 1} of {stream} belongs: it was changed "
             "or replaced; restore the folder from a backup"
         )
-    heads = []
-    lines = _lines(frame)
     ends = (
-        frame.with_row_index("row")
+        frame.with_columns(line=_LINE)
         .group_by(pl.col("segment").rle_id().alias("run"), maintain_order=True)
         .agg(
-            pl.len(),
+            pl.col("line").str.join("\n"),
             pl.col("segment", "position", "previous_sha256", "sha256").last(),
-            pl.col("sha256").n_unique().alias("num_hashes"),
-            pl.col("previous_sha256").n_unique().alias("num_previous"),
+            pl.col("previous_sha256", "sha256").n_unique().name.prefix("num_"),
         )
     )
-    start, head, any_chained = 0, before, False
+    heads, head, any_chained = [], before, False
     for end in ends.iter_rows(named=True):
-        stop = start + end["len"]
-        sha256 = _digest(head.sha256, lines[start:stop])
+        sha256 = _digest(head.sha256, end["line"])
         any_chained |= end["sha256"] is not None
-        carried = (end["previous_sha256"], end["sha256"], end["num_hashes"], end["num_previous"])
+        carried = (end["previous_sha256"], end["sha256"], end["num_previous_sha256"], end["num_sha256"])
         fits = carried == (head.sha256, sha256, 1, 1) or not any_chained
         if not fits or end["segment"] <= head.number:
             raise DamagedLogError(
@@ -203,7 +218,6 @@ def follow_chain(frame: pl.DataFrame, stream: str, before: Head, where: str) -> 
             )
         head = Head(end["segment"], end["position"], sha256)
         heads.append(head)
-        start = stop
     return heads
 
 
@@ -222,15 +236,8 @@ def to_events(frame: pl.DataFrame) -> list[Event]:
             gc.enable()
 
 
-def _lines(frame: pl.DataFrame) -> list[str]:
-    """What is hashed of each row; JSON and the other columns hold no line break or tab."""
-    micros = pl.col("occurred_at").dt.epoch("us")
-    columns = ["position", "event_id", "stream", "type", "version", micros, "payload"]
-    return frame.select(pl.concat_str(columns, separator="\t").alias("line"))["line"].to_list()
-
-
-def _digest(previous: str, lines: list[str]) -> str:
-    return hashlib.sha256("\n".join([previous, *lines]).encode()).hexdigest()
+def _digest(previous: str, lines: str) -> str:
+    return hashlib.sha256(f"{previous}\n{lines}".encode()).hexdigest()
 
 
 def _payload_text(event: Event) -> str:
