@@ -7,6 +7,7 @@ import pytest
 from core.analytics.results import fold_plan, fold_results
 from core.events.catalogue import to_fact
 from core.events.log import EventLog
+from core.planning.audit import audit
 from core.planning.plan_state import PLAN_STATE
 from core.planning.registry_view import registry_view
 
@@ -20,6 +21,10 @@ def test_a_log_of_an_earlier_release_is_read_and_folded(root: Path) -> None:
     events = log.read(plan_id)
     assert [event.position for event in events] == list(range(len(events)))
     assert all(event.type == to_fact(event).TYPE for event in events)
+
+    (found,) = audit(EventLog(root))
+    assert (found.num_events, found.problem) == (len(events), "")
+    assert found.num_unhashed == (len(events) if root.name == "0.1.0" else 0)
 
     state = PLAN_STATE.fold(events)
     assert state.status == "completed"
