@@ -1,6 +1,5 @@
 """The files that people open: written from the event log, so any of them can be deleted and written again."""
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from core.analytics.recommendations import config_yaml, device_slug
 from core.analytics.results import fold_plan
 from core.events.catalogue import ConfigRecommended
 from core.events.event import Event
+from core.events.files import replace_file
 from core.events.telemetry import read_telemetry
 from settings.layout import Layout
 
@@ -69,12 +69,5 @@ def _projections(layout: Layout, plan_id: str, events: Sequence[Event]) -> Itera
 
 
 def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        temp.write_bytes(content)
-        temp.replace(path)
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
+    replace_file(path, content)
     return path

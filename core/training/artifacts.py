@@ -2,35 +2,14 @@
 
 import hashlib
 import io
-import os
 import pickle
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import ArtifactError
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+from core.events.files import replace_file
 
 
 def save(path: Path, payload: dict[str, Any]) -> str:
@@ -46,7 +25,7 @@ def save(path: Path, payload: dict[str, Any]) -> str:
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     content = buffer.getvalue()
-    write_file(path, content)
+    replace_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ArtifactError
+from core.events.files import replace_file
 from core.training import artifacts
 
 CHECKPOINT_VERSION = 2
 
-_OURS = ("epoch-*.json", "epoch-*.pt", ".epoch-*.tmp")
+_OURS = ("epoch-*.json", "epoch-*.pt", ".*.tmp")
 """Everything that is ever in the folder; sidecars first: a checkpoint without one does not count."""
 
 
@@ -64,7 +65,7 @@ class CheckpointFolder:
         path = self.folder / f"epoch-{epoch:06d}-step-{num_steps:08d}.pt"
         sha256 = artifacts.save(path, payload)
         sidecar = {"version": CHECKPOINT_VERSION, "sha256": sha256, "key": self.key}
-        artifacts.write_file(path.with_suffix(".json"), json.dumps(sidecar).encode())
+        replace_file(path.with_suffix(".json"), json.dumps(sidecar).encode())
         self._keep_only([sidecar.stem for sidecar in self._sidecars()][-self.keep :])
         self._written_s = self._clock()  # not before: a slow disk must not fill the whole interval
         return path, sha256
