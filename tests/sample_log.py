@@ -170,7 +170,7 @@ def sample_events(
             settings=settings.model_dump(mode="json"),
             machine=MACHINES[gpu],
             force=False,
-            previous=None,
+            previous=[],
         ),
     )
     failed = False

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from core.errors import UnknownEventError
+from core.errors import DamagedLogError, UnknownEventError
 from core.events.event import Event, new_event
 
 
@@ -36,8 +36,9 @@ class PlanCreated(Fact):
     settings: dict[str, Any]
     machine: dict[str, Any]
     force: bool
-    previous: dict[str, Any] | None
-    """Where the plan before this one stood: plan, and number, position and sha256 of its last segment."""
+    previous: list[dict[str, Any]]
+    """Where other plans stood, those that had gone on since an earlier plan named them: plan, and number,
+    position and sha256 of its last segment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,10 +334,14 @@ def to_fact(event: Event) -> Fact:
 
     Raises:
         UnknownEventError: The type or a newer version is not known here.
+        DamagedLogError: The payload has other fields than the type.
     """
-    return check_known(event.type, event.version, f"event {event.position} of plan {event.stream}")(
-        **event.payload
-    )
+    what = f"event {event.position} of plan {event.stream}"
+    cls = check_known(event.type, event.version, what)
+    try:
+        return cls(**event.payload)
+    except TypeError as error:
+        raise DamagedLogError(f"{what} is no {event.type} version {event.version}: {error}") from error
 
 
 def check_known(kind: str, version: int, what: str) -> type[Fact]:

@@ -14,7 +14,7 @@ Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     # 0.2.0: a plan names the end of the one before it; a resumed one may find its captures elsewhere;
     # checkpoints are written within epochs too.
-    ("plan_created", 1): lambda payload: {**payload, "previous": None},
+    ("plan_created", 1): lambda payload: {**payload, "previous": []},
     ("plan_resumed", 1): lambda payload: {**payload, "data_dir": None},
     ("checkpoint_written", 1): lambda payload: {**payload, "num_steps": None},
 }

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.errors import EventLogError
 from core.events.catalogue import PlanCreated, to_fact
@@ -79,8 +80,7 @@ def audit(log: EventLog) -> list[StreamAudit]:
             continue
         audits[plan_id] = StreamAudit(plan_id, len(events), heads[plan_id][-1], log.num_unhashed(plan_id), "")
         created = to_fact(events[0])
-        if isinstance(created, PlanCreated) and created.previous is not None:
-            named = created.previous
+        for named in created.previous if isinstance(created, PlanCreated) else ():
             anchor = Head(named["number"], named["position"], named["sha256"])
             anchors.setdefault(named["plan"], []).append((plan_id, anchor))
     for plan_id, named_by in anchors.items():
@@ -99,3 +99,23 @@ def _missing(anchor: Head, witness: str) -> str:
         f"(sha256 {anchor.sha256[:12]}... at position {anchor.position}): they were changed or removed; "
         "restore them from a backup"
     )
+
+
+def unnamed_heads(log: EventLog) -> list[dict[str, Any]]:
+    """Where every plan stands that has gone on since a plan last named it, for ``PlanCreated.previous``.
+
+    Raises:
+        EventLogError: The log cannot be read.
+    """
+    named: dict[str, list[str]] = {}
+    streams = log.streams()
+    for plan_id in streams:
+        created = to_fact(log.read(plan_id)[0])
+        for anchor in created.previous if isinstance(created, PlanCreated) else ():
+            named.setdefault(anchor["plan"], []).append(anchor["sha256"])
+    heads = {plan_id: log.heads(plan_id)[-1] for plan_id in streams}
+    return [
+        {"plan": plan_id, **head._asdict()}
+        for plan_id, head in heads.items()
+        if head.sha256 not in named.get(plan_id, ())
+    ]

@@ -7,6 +7,7 @@ from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
+from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.chain import Chain, Listener
 from core.planning.lock import hold
@@ -79,11 +80,8 @@ class RetrainingCoordinator:
         return {(key.dataset, key.phase): history[key] for key in keys if key in history}
 
     def begin(self, plan: Plan) -> None:
-        """Put the plan into the log, with where the plan before it stands: see ``core.planning.audit``."""
-        previous = None
-        if plans := self.log.streams():
-            previous = {"plan": plans[-1], **self.log.heads(plans[-1])[-1]._asdict()}
-        self._emit(plan.plan_id, plan.created(previous))
+        """Put the plan into the log, with where other plans stand: see ``core.planning.audit``."""
+        self._emit(plan.plan_id, plan.created(unnamed_heads(self.log)))
 
     def resume(self, plan_id: str, data_dir: Path | None = None) -> None:
         """Take up an interrupted plan.

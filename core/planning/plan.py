@@ -55,14 +55,14 @@ class Plan:
         """Datasets in order."""
         return list(dict.fromkeys(step.dataset for step in self.steps))
 
-    def created(self, previous: dict[str, Any] | None = None) -> PlanCreated:
-        """The fact that begins the plan's stream; `previous` is where the plan before it stands."""
+    def created(self, previous: Sequence[dict[str, Any]] = ()) -> PlanCreated:
+        """The fact that begins the plan's stream; `previous` is where other plans stand."""
         return PlanCreated(
             steps=[asdict(step) for step in self.steps],
             settings=self.settings.model_dump(mode="json", exclude={"tracking"}),  # it may hold a password
             machine=self.machine,
             force=self.force,
-            previous=previous,
+            previous=list(previous),
         )
 
 

@@ -80,7 +80,7 @@ def epoch(number: int, loss: float, dataset: str = "car") -> Fact:
 
 def created() -> Fact:
     settings = load_settings().model_dump(mode="json", exclude={"tracking"})
-    return PlanCreated(steps=[], settings=settings, machine={}, force=False, previous=None)
+    return PlanCreated(steps=[], settings=settings, machine={}, force=False, previous=[])
 
 
 def started(attempt: int = 1) -> Fact:

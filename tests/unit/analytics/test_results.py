@@ -123,7 +123,7 @@ def test_skipped_phases_carry_the_plans_reason_and_make_a_dataset_up_to_date() -
         "settings_digest": "x",
     }
     results = fold_results(
-        [to_event("p", PlanCreated(steps=[step], settings={}, machine={}, force=False, previous=None))]
+        [to_event("p", PlanCreated(steps=[step], settings={}, machine={}, force=False, previous=[]))]
     )
     assert results.datasets["d"].status == "up_to_date"
     assert results.datasets["d"].phases["teacher"].status == "skipped"

@@ -17,8 +17,8 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def created(log: EventLog | None = None, previous: str = "") -> PlanCreated:
-    anchor = {"plan": previous, **log.heads(previous)[-1]._asdict()} if log else None
-    return PlanCreated(steps=[], settings={}, machine={}, force=False, previous=anchor)
+    anchors = [{"plan": previous, **log.heads(previous)[-1]._asdict()}] if log else []
+    return PlanCreated(steps=[], settings={}, machine={}, force=False, previous=anchors)
 
 
 def at(second: int, fact: Fact, plan: str = "one") -> Event:

@@ -26,7 +26,7 @@ def created() -> PlanCreated:
         for phase in ("graphs", "teacher", "student")
     ]
     settings = load_settings(training={"batch_size": 4096}).model_dump(mode="json", exclude={"tracking"})
-    return PlanCreated(steps=steps, settings=settings, machine={}, force=False, previous=None)
+    return PlanCreated(steps=steps, settings=settings, machine={}, force=False, previous=[])
 
 
 def digested(digest: str) -> CapturesDigested:

@@ -26,7 +26,7 @@ def created(**actions: str) -> PlanCreated:
         {"dataset": "car", "phase": phase, "action": action, "reason": "r", "settings_digest": "d"}
         for phase, action in actions.items()
     ]
-    return PlanCreated(steps=steps, settings={}, machine={}, force=False, previous=None)
+    return PlanCreated(steps=steps, settings={}, machine={}, force=False, previous=[])
 
 
 def started(phase: str, attempt: int = 1) -> PhaseStarted:
