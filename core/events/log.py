@@ -13,7 +13,7 @@ stands for all segments up to its number.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -45,13 +45,15 @@ _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class _Listing:
     """The files that count: the newest compact file's number (or -1) and the segments after it."""
 
+    announced: bool
+    """Whether a compaction was begun: then there is a compact file, or what it was to be made of."""
     compacted: int
     numbers: tuple[int, ...]
     superseded: tuple[str, ...]
     """Files that a compact one stands for, oldest first: left by a compaction that was cut short."""
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> Self:
+    def of(cls, names: Sequence[str]) -> Self:
         """Sort out the names in a stream's folder; foreign ones are ignored."""
         found = [match for name in names if (match := _NAME.fullmatch(name))]
         compacted = max((int(match[2]) for match in found if match[1]), default=-1)
@@ -62,6 +64,7 @@ class _Listing:
             + [(number, _segment_name(number)) for number in numbers if number <= compacted]
         )
         return cls(
+            _COMPACTED in names,
             compacted,
             tuple(number for number in numbers if number > compacted),
             tuple(name for _, name in stale),
@@ -83,6 +86,7 @@ class _Known:
 
     heads: list[Head] = field(default_factory=list)
     compacted: bool = False
+    num_unhashed: int = 0
     event_ids: set[str] | None = None
     """Every event's id; None until the first append needs them."""
 
@@ -117,9 +121,9 @@ class EventLog:
         """
         try:
             names = sorted(name for name in self._store.streams() if _STREAM.fullmatch(name))
-            return [name for name in names if any(map(_NAME.fullmatch, self._store.names(name)))]
         except OSError as error:
             raise EventLogError(f"cannot read the event log {self.location}: {error}") from error
+        return [name for name in names if self._holds_events(name)]
 
     def read(self, stream: str, after: int = -1) -> list[Event]:
         """Events of a stream in order.
@@ -157,7 +161,8 @@ class EventLog:
 
     def num_unhashed(self, stream: str) -> int:
         """Events of a stream that release 0.1.0 wrote, without hashes; errors as in ``read``."""
-        return self._load(stream, EMPTY)["sha256"].null_count()
+        self._load(stream, self._known(stream).head)
+        return self._known(stream).num_unhashed
 
     def append(self, events: Sequence[Event], expected_position: int | None = None) -> list[Event]:
         """Append events of one stream as one segment: all of them or none.
@@ -210,21 +215,24 @@ class EventLog:
         Raises:
             EventLogError: The stream is damaged or the store cannot be written; nothing is lost.
         """
-        listing = self._list(stream)
-        if listing.numbers and (listing.compacted >= 0 or len(listing.numbers) > 1):
-            frame = self._load(stream, EMPTY)
-            last = self._known(stream).head.number
-            try:
+        frame = self._load(stream, EMPTY)  # nothing is deleted that was not read in what replaces it
+        listing, last = self._list(stream), self._known(stream).head.number
+        try:
+            if listing.numbers and (listing.compacted >= 0 or len(listing.numbers) > 1):
                 self._store.put_if_absent(stream, _COMPACTED, b"")
                 self._store.put_if_absent(stream, _compact_name(last), encode_frame(frame))
-            except OSError as error:
-                raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
-            listing = self._list(stream)
-        try:
+                listing = self._list(stream)
             for name in listing.superseded:  # oldest first: a listing without the compact file has a gap
                 self._store.delete(stream, name)
         except OSError as error:
             raise EventLogError(f"cannot compact {stream} in {self.location}: {error}") from error
+
+    def _holds_events(self, stream: str) -> bool:
+        try:
+            names = self._store.names(stream)
+        except OSError:
+            return True  # whoever reads it will say what is wrong
+        return any(_NAME.fullmatch(name) or name == _COMPACTED for name in names)
 
     def _known(self, stream: str) -> _Known:
         return self._streams.setdefault(stream, _Known())
@@ -258,7 +266,9 @@ class EventLog:
     def _problem(self, stream: str, listing: _Listing) -> str | None:
         numbers = enumerate(listing.numbers, start=listing.compacted + 1)
         missing = next((expected for expected, number in numbers if number != expected), None)
-        if missing is None and listing.last < self._known(stream).head.number:
+        if missing is None and listing.last < max(
+            self._known(stream).head.number, int(listing.announced) - 1
+        ):
             missing = listing.last + 1
         return None if missing is None else f"segment {_segment_name(missing)} is missing"
 
@@ -288,12 +298,25 @@ class EventLog:
         known = self._known(stream)
         known.compacted |= listing.compacted >= 0
         heads = follow_chain(frame, stream, since, f"{self.location}/{stream}")
-        fresh = [head for head in heads if head.number > known.head.number]
-        if known.event_ids is not None and fresh:
-            after = fresh[0].number
-            known.event_ids.update(frame.filter(pl.col("segment") >= after)["event_id"])
-        known.heads += fresh
+        self._check_names(stream, listing, since, [head.number for head in heads])
+        rows = frame.filter(pl.col("segment") > known.head.number)
+        if known.event_ids is not None:
+            known.event_ids.update(rows["event_id"])
+        known.num_unhashed += rows["sha256"].null_count()
+        known.heads += [head for head in heads if head.number > known.head.number]
         return frame
+
+    def _check_names(self, stream: str, listing: _Listing, since: Head, found: list[int]) -> None:
+        """Refuse files that hold other segments than their names say."""
+        loose = [number for number in listing.numbers if number > since.number]
+        joined, rest = found[: len(found) - len(loose)], found[len(found) - len(loose) :]
+        ends = [listing.compacted] if listing.compacted > since.number else []
+        if joined[-1:] != ends or rest != loose:
+            names = ", ".join(name for name, _ in listing.files(since.number)[-3:])
+            raise DamagedLogError(
+                f"{self.location}/{stream}: the last files are {names}, but the segments in them end with "
+                f"{found[-3:]}: a file was renamed or copied; restore the folder from a backup"
+            )
 
     def _put(self, stream: str, known: _Known, placed: list[Event]) -> Literal["put", "taken", "overtaken"]:
         """Put the next segment, unless another writer took its number or a compaction went past it.

@@ -103,8 +103,12 @@ def encode_frame(frame: pl.DataFrame) -> bytes:
     return b"".join((before, hashlib.sha256(content).hexdigest().encode(), after))
 
 
+def is_changed(content: bytes) -> bool:
+    """Whether a file is not as it was when it was sealed; files of release 0.1.0 never were."""
+    return _SEAL in content and not _is_intact(content)
+
+
 def _is_intact(content: bytes) -> bool:
-    """Whether a file is as it was when it was sealed."""
     start = content.rfind(_SEAL) + len(_SEAL)
     end = start + len(_NO_DIGEST)
     unsealed = b"".join((content[:start], _NO_DIGEST, content[end:]))
@@ -136,7 +140,7 @@ def decode_segments(contents: Sequence[tuple[str, int, bytes]]) -> pl.DataFrame:
 
 def _decode_one(name: str, number: int, content: bytes) -> pl.DataFrame:
     try:
-        if _SEAL in content and not _is_intact(content):
+        if is_changed(content):
             raise pl.exceptions.ComputeError("its bytes were changed since it was written")
         frame = pl.read_parquet(io.BytesIO(content))
         if frame.schema == UNCHAINED_SCHEMA:
@@ -162,7 +166,8 @@ _UNREADABLE = (ValueError, OverflowError)
 def _without_hashes(frame: pl.DataFrame, number: int) -> pl.DataFrame:
     """Rows of release 0.1.0: no hash vouches for them, so they are decoded to see that they can be."""
     for text in frame["payload"]:
-        json.loads(text)
+        if not isinstance(json.loads(text), dict):
+            raise ValueError(f"{text} is no payload")  # noqa: TRY004 - of the file, not of an argument
     frame["occurred_at"].to_list()
     return frame.with_columns(
         pl.lit(number, pl.Int64).alias("segment"),
@@ -245,6 +250,8 @@ def _payload_text(event: Event) -> str:
     if isinstance(payload, StoredPayload):
         return payload.text
     try:
-        return json.dumps(dict(payload), allow_nan=False, ensure_ascii=False)
+        text = json.dumps(dict(payload), allow_nan=False, ensure_ascii=False)
+        text.encode()  # file names can hold what UTF-8 cannot
     except (TypeError, ValueError) as error:
         raise EventLogError(f"payload of {event.type} is not made of finite primitives: {error}") from error
+    return text

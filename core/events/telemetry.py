@@ -19,7 +19,7 @@ import polars as pl
 
 from core.errors import DamagedLogError, EventLogError
 from core.events.files import make_folder, put_if_absent
-from core.events.segments import encode_frame
+from core.events.segments import encode_frame, is_changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +140,9 @@ def read_telemetry(root: Path, plan_id: str | None = None) -> pl.DataFrame:
 
 def _read_files(files: list[Path]) -> pl.DataFrame:
     try:
-        # Polars skips an empty file without a word.
-        if any(path.stat().st_size == 0 for path in files):
-            raise pl.exceptions.ComputeError("the file is empty")
+        for path in files:  # polars skips an empty file without a word
+            if not (content := path.read_bytes()) or is_changed(content):
+                raise pl.exceptions.ComputeError(f"{path} is not as it was written")
         return pl.scan_parquet(
             files,
             schema=SAMPLE_SCHEMA,
@@ -150,7 +150,7 @@ def _read_files(files: list[Path]) -> pl.DataFrame:
             missing_columns="insert",
             extra_columns="ignore",
         ).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         if len(files) == 1:
             raise DamagedLogError(
                 f"telemetry file {files[0]} cannot be read: {error}; restore or remove it"

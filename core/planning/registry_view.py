@@ -1,5 +1,6 @@
 """What the log says about saved models and captures: the projection that "missing or stale" is decided by."""
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -70,6 +71,6 @@ def registry_view(log: EventLog) -> RegistryView:
 
 
 def fold_registry(streams: Iterable[Iterable[Event]]) -> RegistryView:
-    """Fold the registry from the events of several plans, in the order they happened."""
-    events = [event for stream in streams for event in stream if event.type in _RELEVANT]
-    return REGISTRY_VIEW.fold(sorted(events, key=lambda event: event.occurred_at))
+    """Fold the registry from the events of several plans: each in its own order, all by time."""
+    relevant = ([event for event in stream if event.type in _RELEVANT] for stream in streams)
+    return REGISTRY_VIEW.fold(heapq.merge(*relevant, key=lambda event: event.occurred_at))

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from core.errors import ConcurrencyError, DamagedLogError, EventLogError, UnknownEventError
-from core.events.catalogue import ChainStarted, to_event
+from core.events.catalogue import ChainStarted, to_event, to_fact
 from core.events.event import Event, new_event
 from core.events.log import EventLog
 from core.events.segments import encode_segment
@@ -21,6 +21,7 @@ GOLDEN = Path(__file__).parents[1] / "golden/0.1.0"
 OpenStore = Callable[[], SegmentStore]
 FIRST, SECOND, THIRD = (f"{number:08d}.parquet" for number in range(3))
 COMPACT = "compact-00000002.parquet"
+FOURTH = "00000003.parquet"
 
 
 def started(name: str, stream: str = "plan") -> Event:
@@ -411,3 +412,64 @@ def test_bytes_of_release_0_1_0_that_make_polars_panic_are_refused_by_name() -> 
         except DamagedLogError as error:
             refused += "compact-00000001.parquet" in str(error)
     assert refused > 0
+
+
+NAMES = [f"{prefix}{number:08d}.parquet" for prefix in ("", "compact-") for number in range(5)]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_file_under_another_files_name_is_refused_or_changes_nothing(compacted: bool, copied: bool) -> None:
+    whole = MemoryStore()
+    log = EventLog(whole)
+    for name in "abc":
+        log.append([started(name)])
+    if compacted:
+        log.compact("plan")
+        log.append([started("d")])
+    before, names = log.read("plan"), set(whole.names("plan"))
+    for source, target in itertools.product(sorted(names - {"compacted"}), sorted(set(NAMES) - names)):
+        if compacted and source == FOURTH and target.removesuffix(".parquet")[-1] in "012" and not copied:
+            continue  # the same as if the end were cut off
+        store = MemoryStore()
+        for name in names:
+            if name != source or copied:
+                store.put_if_absent("plan", name, whole.read("plan", name))
+        store.put_if_absent("plan", target, whole.read("plan", source))
+        for use in (
+            lambda store=store: EventLog(store).read("plan"),
+            lambda store=store: EventLog(store).compact("plan"),
+            lambda store=store: EventLog(store).append([started("new")]),
+        ):
+            try:
+                use()
+            except EventLogError:
+                assert set(names) - {source} <= set(store.names("plan")), "nothing is deleted"
+            else:
+                assert EventLog(store).read("plan")[: len(before)] == before, (source, target)
+
+
+def test_a_stream_that_was_compacted_and_is_empty_is_refused(log: EventLog, store: SegmentStore) -> None:
+    for name in "ab":
+        log.append([started(name)])
+    log.compact("plan")
+    for name in store.names("plan"):
+        if name != "compacted":
+            store.delete("plan", name)
+    assert EventLog(store).streams() == ["plan"]
+    with pytest.raises(DamagedLogError, match=FIRST):
+        EventLog(store).read("plan")
+    with pytest.raises(DamagedLogError, match=FIRST):
+        EventLog(store).append([started("c")])
+
+
+def test_a_payload_that_is_no_utf_8_is_refused_and_nothing_is_written(log: EventLog) -> None:
+    with pytest.raises(EventLogError, match="chain_started"):
+        log.append([started("a\udcff")])
+    assert log.read("plan") == []
+
+
+def test_a_payload_of_other_fields_than_its_type_is_refused(log: EventLog) -> None:
+    log.append([new_event("plan", "chain_started", {"data": "a"})])
+    with pytest.raises(DamagedLogError, match="event 0 of plan plan is no chain_started version 1"):
+        to_fact(log.read("plan")[0])

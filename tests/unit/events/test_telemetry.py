@@ -116,3 +116,17 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Pat
     (tmp_path / "plan=p").write_text("a file where a folder belongs")
     with pytest.raises(EventLogError, match="plan=p"):
         TelemetryWriter(tmp_path, "p", "a").write([sample(1)])
+
+
+def test_a_flipped_bit_is_refused_by_name_or_changes_nothing(tmp_path: Path) -> None:
+    TelemetryWriter(tmp_path, "p", "d").write([sample(second) for second in range(10)])
+    (file,) = files_of(tmp_path)
+    written, before = file.read_bytes(), read_telemetry(tmp_path)
+    refused = 0
+    for at in range(0, len(written), 29):
+        file.write_bytes(written[:at] + bytes([written[at] ^ 1]) + written[at + 1 :])
+        try:
+            assert read_telemetry(tmp_path).equals(before)  # a seal that says nothing is none
+        except DamagedLogError as error:
+            refused += file.name in str(error)
+    assert refused >= len(range(0, len(written), 29)) - 1
