@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from core.errors import DamagedLogError
 from core.events.catalogue import CapturesDigested, ModelSaved, PhaseFinished, PlanCreated, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
@@ -66,8 +67,17 @@ REGISTRY_VIEW: Projection[RegistryView] = Projection(RegistryView(), _apply)
 
 
 def registry_view(log: EventLog) -> RegistryView:
-    """Fold the registry from every plan's events."""
-    return fold_registry(log.read(stream) for stream in log.streams())
+    """Fold the registry from every plan's events.
+
+    Raises:
+        DamagedLogError: Some plan's events are damaged: what is stale cannot be told without them.
+    """
+    try:
+        return fold_registry([log.read(stream) for stream in log.streams()])
+    except DamagedLogError as error:
+        raise DamagedLogError(
+            f"{error}; no plan can be made or taken up without it (python -m flows.verify checks all of them)"
+        ) from error
 
 
 def fold_registry(streams: Iterable[Iterable[Event]]) -> RegistryView:
