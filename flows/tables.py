@@ -9,7 +9,10 @@ _STYLES = {
     "running": "cyan",
     "interrupted": "yellow",
     "unchanged": "green",
+    "unhashed": "yellow",
     "changed": "red",
+    "damaged": "red",
+    "unreadable": "red",
 }
 _WHOLE = ("plan", "dataset", "phase", "status")
 

@@ -11,6 +11,7 @@ from core.events.log import EventLog
 from core.planning.audit import StreamAudit, audit
 from flows.cli import DONE, FAILED, add_common_arguments, run_command, settings_of
 from flows.tables import styled, table
+from settings.errors import SettingsError
 from settings.layout import Layout
 
 
@@ -21,14 +22,14 @@ def verify_command(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None for those of the process.
 
     Returns:
-        The exit code: 1 if anything was changed.
+        The exit code: 1 if anything was changed or cannot be read.
     """
     parser = argparse.ArgumentParser(
         prog="python -m flows.verify",
         description="Check the hashes of the event log: whether anything in its history was changed.",
         epilog="Each plan names the end of the one before it. That the newest events of the newest plan were "
         "cut off cannot be seen from the log: note the sha256 of its end. Exit codes: 0 unchanged, 1 changed "
-        "or unreadable, 2 bad usage or settings.",
+        "or unreadable, 2 bad usage or settings, or no plans.",
     )
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -40,14 +41,17 @@ def _print_audit(output_dir: Path) -> int:
     log = EventLog(Layout(output_dir).events)
     audits = audit(log)
     if not audits:
-        console.print(f"no plans in {log.location}", highlight=False)
-        return DONE
-    plans = table("Event log", "plan", "status", "events", "sha256 of its end")
+        raise SettingsError(
+            f"no plans in {log.location} (setting output_dir, flag --output-dir): there is nothing to check"
+        )
+    plans = table("Event log", "plan", "status", "events")
     for found in audits:
-        status = styled("changed" if found.problem else "unchanged")
         num_events = "" if found.num_events is None else str(found.num_events)
-        plans.add_row(found.plan_id, status, num_events, found.head.sha256)
+        plans.add_row(found.plan_id, styled(found.status), num_events)
     console.print(plans)
+    ends = [f"{found.head.sha256}  {found.plan_id}" for found in audits if found.head.sha256]
+    # Not in the table, which would break them where the terminal is narrow.
+    console.print("\nsha256 of the end of each plan", *ends, sep="\n", highlight=False, soft_wrap=True)
     for found in audits:
         if detail := _detail(found):
             console.print(f"\nplan {found.plan_id}: {detail}", highlight=False, markup=False, soft_wrap=True)

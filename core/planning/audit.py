@@ -1,16 +1,35 @@
 """Looking back: the log as it was at any position, and whether anyone changed it since."""
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, Literal
 
-from core.errors import EventLogError
+from core.errors import DamagedLogError, EventLogError
 from core.events.catalogue import PlanCreated, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
 from core.events.segments import EMPTY, Head
 from settings.errors import SettingsError
+
+
+def readable(log: EventLog) -> tuple[dict[str, list[Event]], dict[str, EventLogError]]:
+    """Read what can be read, so that one damaged plan does not hide the others.
+
+    Returns:
+        Events by plan, and by plan why it cannot be read; every plan is in one of them.
+
+    Raises:
+        EventLogError: The plans cannot be listed.
+    """
+    events: dict[str, list[Event]] = {}
+    problems: dict[str, EventLogError] = {}
+    for plan_id in log.streams():
+        try:
+            events[plan_id] = log.read(plan_id)
+        except EventLogError as error:
+            problems[plan_id] = error
+    return events, problems
 
 
 def as_it_was(
@@ -24,8 +43,9 @@ def as_it_was(
         position: The event's position; it is the last of its plan in what is returned.
 
     Returns:
-        Of that plan everything up to the position, of the others everything up to its time; plans that had
-        not begun are left out.
+        Of that plan everything up to the position; of each other one everything before its first event that
+        happened later, in its own order even where a clock was set back. Plans that had not begun are left
+        out.
 
     Raises:
         SettingsError: The plan has no such position.
@@ -37,7 +57,7 @@ def as_it_was(
         )
     moment = events[position].occurred_at
     past: dict[str, Sequence[Event]] = {
-        name: other[: bisect_right(other, moment, key=lambda event: event.occurred_at)]
+        name: list(takewhile(lambda event: event.occurred_at <= moment, other))
         for name, other in streams.items()
     }
     return {name: other for name, other in (past | {plan_id: events[: position + 1]}).items() if other}
@@ -49,17 +69,20 @@ class StreamAudit:
 
     Attributes:
         plan_id: The plan.
-        num_events: Events that could be read; None if the stream is damaged.
+        status: ``unchanged``; ``unhashed`` where every event is of release 0.1.0, so that no hash vouches for
+            any; ``changed`` if events were changed or removed; ``unreadable`` if that cannot be told.
+        num_events: Events that could be read; None if there are none.
         head: Where the stream stands: keep its sha256 elsewhere, and no change up to there stays unnoticed.
         num_unhashed: Events of release 0.1.0, which carry no hash of their own.
         problem: What is wrong; empty if nothing is.
     """
 
     plan_id: str
-    num_events: int | None
-    head: Head
-    num_unhashed: int
-    problem: str
+    status: Literal["unchanged", "unhashed", "changed", "unreadable"]
+    num_events: int | None = None
+    head: Head = EMPTY
+    num_unhashed: int = 0
+    problem: str = ""
 
 
 def audit(log: EventLog) -> list[StreamAudit]:
@@ -68,28 +91,31 @@ def audit(log: EventLog) -> list[StreamAudit]:
     Returns:
         One entry per plan, by name; a plan that is gone altogether but is named by another has one too.
     """
+    streams, problems = readable(log)
     heads: dict[str, list[Head]] = {}
     audits: dict[str, StreamAudit] = {}
-    anchors: dict[str, list[tuple[str, Head]]] = {}
-    for plan_id in log.streams():
+    anchors: list[tuple[str, str, Head]] = []
+    for plan_id, events in streams.items():
         try:
-            events = log.read(plan_id)
             heads[plan_id] = log.heads(plan_id)
+            num_unhashed = log.num_unhashed(plan_id)
+            created = to_fact(events[0])
         except EventLogError as error:
-            audits[plan_id] = StreamAudit(plan_id, None, EMPTY, 0, str(error))
+            problems[plan_id] = error
             continue
-        audits[plan_id] = StreamAudit(plan_id, len(events), heads[plan_id][-1], log.num_unhashed(plan_id), "")
-        created = to_fact(events[0])
+        status: Literal["unhashed", "unchanged"] = "unhashed" if num_unhashed == len(events) else "unchanged"
+        audits[plan_id] = StreamAudit(plan_id, status, len(events), heads[plan_id][-1], num_unhashed)
         for named in created.previous if isinstance(created, PlanCreated) else ():
-            anchor = Head(named["number"], named["position"], named["sha256"])
-            anchors.setdefault(named["plan"], []).append((plan_id, anchor))
-    for plan_id, named_by in anchors.items():
-        for witness, anchor in named_by:
-            if plan_id not in audits or (plan_id in heads and anchor not in heads[plan_id]):
-                found = audits.get(plan_id, StreamAudit(plan_id, None, EMPTY, 0, ""))
-                audits[plan_id] = StreamAudit(
-                    plan_id, found.num_events, found.head, found.num_unhashed, _missing(anchor, witness)
-                )
+            anchors.append(
+                (plan_id, named["plan"], Head(named["number"], named["position"], named["sha256"]))
+            )
+    for plan_id, problem in problems.items():
+        damaged = isinstance(problem, DamagedLogError)
+        audits[plan_id] = StreamAudit(plan_id, "changed" if damaged else "unreadable", problem=str(problem))
+    for witness, plan_id, anchor in anchors:
+        if plan_id not in problems and anchor not in heads.get(plan_id, ()):
+            found = audits.get(plan_id, StreamAudit(plan_id, "changed"))
+            audits[plan_id] = replace(found, status="changed", problem=_missing(anchor, witness))
     return [audits[plan_id] for plan_id in sorted(audits)]
 
 

@@ -43,6 +43,14 @@ def test_every_plan_is_as_it_was_when_an_event_was_appended(log: EventLog) -> No
     assert {name: len(events) for name, events in past.items()} == {"one": 3, "two": 1}
 
 
+def test_what_follows_a_later_event_is_later_even_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    log.append([at(0, created()), at(9, ChainStarted(dataset="demo")), at(1, ChainStarted(dataset="car"))])
+    log.append([at(5, created(), "two")])
+    past = as_it_was({name: log.read(name) for name in log.streams()}, "two", 0)
+    assert [event.position for event in past["one"]] == [0]
+
+
 @pytest.mark.parametrize("position", [-1, 4])
 def test_a_position_that_is_not_there_is_refused_with_those_that_are(log: EventLog, position: int) -> None:
     with pytest.raises(SettingsError, match="0 to 3"):
@@ -51,9 +59,10 @@ def test_a_position_that_is_not_there_is_refused_with_those_that_are(log: EventL
 
 def test_an_untouched_log_has_no_problems(log: EventLog) -> None:
     log.compact("one")
-    assert [(a.plan_id, a.num_events, a.problem) for a in audit(EventLog(Path(log.location)))] == [
-        ("one", 4, ""),
-        ("two", 1, ""),
+    audits = audit(EventLog(Path(log.location)))
+    assert [(a.plan_id, a.status, a.num_events, a.problem) for a in audits] == [
+        ("one", "unchanged", 4, ""),
+        ("two", "unchanged", 1, ""),
     ]
 
 
@@ -64,8 +73,17 @@ def test_a_changed_payload_is_found_in_its_plan_alone(log: EventLog) -> None:
     segment.write_bytes(encode_frame(forged))
     one, two = audit(EventLog(Path(log.location)))
     assert "segment 1" in one.problem
-    assert one.num_events is None
+    assert (one.status, one.num_events) == ("changed", None)
     assert not two.problem
+
+
+def test_a_segment_that_cannot_be_read_is_not_called_changed(log: EventLog) -> None:
+    segment = Path(log.location) / "one" / "00000001.parquet"
+    segment.unlink()
+    segment.mkdir()
+    one, two = audit(EventLog(Path(log.location)))
+    assert (one.status, two.status) == ("unreadable", "unchanged")
+    assert "cannot read one" in one.problem
 
 
 def rewrite_history(folder: Path, keep: int) -> None:
@@ -80,6 +98,7 @@ def rewrite_history(folder: Path, keep: int) -> None:
 def test_a_history_whose_own_hashes_fit_is_found_by_the_plan_that_names_it(log: EventLog, keep: int) -> None:
     rewrite_history(Path(log.location), keep)
     one, two = audit(EventLog(Path(log.location)))
+    assert one.status == "changed"
     assert "plan two saw" in one.problem
     assert not two.problem
 
@@ -88,5 +107,5 @@ def test_a_plan_that_is_gone_is_found_by_the_plan_that_names_it(log: EventLog) -
     for segment in (Path(log.location) / "one").iterdir():
         segment.unlink()
     one, _ = audit(EventLog(Path(log.location)))
-    assert (one.plan_id, one.num_events) == ("one", None)
+    assert (one.plan_id, one.status, one.num_events) == ("one", "changed", None)
     assert "plan two saw" in one.problem
