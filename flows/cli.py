@@ -4,10 +4,11 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from core.errors import EventLogError
+from core.events.catalogue import PlanResumed
 from core.planning.coordinator import RetrainingCoordinator
 from core.planning.lock import hold
 from core.planning.progress import LOG
@@ -60,7 +61,10 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--priority-datasets", nargs="+", default=[], metavar="NAME", help="these first")
     parser.add_argument(
-        "--resume", metavar="PLAN_ID", help="go on with an interrupted plan, as it was planned"
+        "--resume",
+        type=plan_name,
+        metavar="PLAN_ID",
+        help="go on with an interrupted plan, as it was planned",
     )
     parser.add_argument(
         "--data-dir",
@@ -93,8 +97,10 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m flows.analyze",
         description="Rebuild results, dashboard and recommended settings from the event log.",
+        epilog="Exit codes: 0 done, 1 some plan or MLflow failed (the rest was done), 2 bad usage or "
+        "settings.",
     )
-    parser.add_argument("--plan", metavar="PLAN_ID", help="only this plan")
+    parser.add_argument("--plan", type=plan_name, metavar="PLAN_ID", help="only this plan")
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
 
@@ -102,12 +108,16 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
         from core.planning.analysis import analyze_plans
 
         settings = settings_of(arguments)
-        print(*analyze_plans(settings.output_dir, arguments.plan), sep="\n")
+        written, problems = analyze_plans(settings.output_dir, arguments.plan)
+        print(*written, sep="\n")
+        for line in left_out(problems):
+            print(line, file=sys.stderr)
         if settings.tracking.mlflow:
             from tasks.mlflow_projection import catch_up
 
-            print(f"MLflow: {catch_up(settings.output_dir, settings.tracking)} events projected")
-        return DONE
+            num_events = catch_up(settings.output_dir, settings.tracking, problems)
+            print(f"MLflow: {num_events} events projected")
+        return FAILED if problems and not arguments.plan else DONE
 
     return run_command(analyze)
 
@@ -117,6 +127,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")
     parser.add_argument("--output-dir", type=_folder, metavar="DIR", help="where outputs go")
     parser.add_argument("--verbose", action="store_true", help="debug logging")
+
+
+def plan_name(text: str) -> str:
+    """The name of a plan, for ``argparse``: an empty one, as of an unset variable, is a mistake."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is no plan")
+    return text
+
+
+def left_out(problems: Mapping[str, EventLogError]) -> list[str]:
+    """What to say about plans that cannot be read, a line each."""
+    lines = [f"plan {plan_id} is left out: {error}" for plan_id, error in problems.items()]
+    return [*lines, "python -m flows.verify checks the whole event log"] if lines else []
 
 
 def _folder(text: str) -> Path:
@@ -164,8 +187,10 @@ def _retrain(arguments: argparse.Namespace) -> int:
         coordinator.resumable(arguments.resume)
     else:
         coordinator.check(arguments.datasets, arguments.priority_datasets)
+    log = coordinator.log
     with hold(coordinator.layout.root):
-        before = _sessions(coordinator)
+        plans = set(log.streams())
+        seen = log.heads(arguments.resume)[-1].position if arguments.resume else -1
     # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
@@ -188,18 +213,18 @@ def _retrain(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             return_state=True,
         )
-    for plan_id, _ in _sessions(coordinator) - before:
-        print_results(fold_results(coordinator.log.read(plan_id)), Console())
+    if arguments.resume:
+        taken_up = any(event.type == PlanResumed.TYPE for event in log.read(arguments.resume, after=seen))
+        worked_on = {arguments.resume} if taken_up else set()
+    else:
+        worked_on = set(log.streams()) - plans
+    for plan_id in worked_on:
+        print_results(fold_results(log.read(plan_id)), Console())
         print(f"dashboard: {coordinator.layout.plan_file(plan_id, 'dashboard.html')}")
     if state.is_completed():
         return DONE
     error = state.result(raise_on_failure=False)
     raise error if isinstance(error, BaseException) else RetrainError(state.message or "the flow failed")
-
-
-def _sessions(coordinator: RetrainingCoordinator) -> set[tuple[str, datetime | None]]:
-    """Every plan with when it was made or last taken up."""
-    return {(name, state.session_began_at) for name, state in coordinator.get_training_status().items()}
 
 
 def show_progress(level: int) -> None:

@@ -6,7 +6,7 @@ itself is loaded when its store is known to be free.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -78,8 +78,13 @@ def project_to_mlflow(
             raise _behind(error, uri) from None  # the cause may name the password
 
 
-def catch_up(output_dir: Path, tracking: TrackingSettings) -> int:
+def catch_up(output_dir: Path, tracking: TrackingSettings, left_out: Collection[str] = ()) -> int:
     """Bring MLflow up to date with every plan of an output directory.
+
+    Args:
+        output_dir: The output directory.
+        tracking: Where MLflow is.
+        left_out: Plans that cannot be read.
 
     Returns:
         Number of events projected now.
@@ -88,7 +93,7 @@ def catch_up(output_dir: Path, tracking: TrackingSettings) -> int:
         RetrainError: As of `project_to_mlflow`; the log is untouched.
     """
     plans = EventLog(Layout(output_dir).events).streams()
-    return sum(project_to_mlflow(output_dir, plan_id, tracking) for plan_id in plans)
+    return sum(project_to_mlflow(output_dir, plan, tracking) for plan in plans if plan not in left_out)
 
 
 def _locks(layout: Layout, database: Path | None) -> Iterator[Path]:

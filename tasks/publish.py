@@ -28,8 +28,11 @@ from tasks.mlflow_process import update_in_time
 @task(cache_policy=NO_CACHE, retries=1)
 def write_projections(output_dir: Path, plan_id: str) -> None:
     """Results, dashboard and recommended settings as files."""
-    for path in analyze_plans(output_dir, plan_id):
+    written, problems = analyze_plans(output_dir, plan_id)
+    for path in written:
         get_run_logger().info("wrote %s", path)
+    for name, error in problems.items():
+        get_run_logger().warning("plan %s is left out: %s", name, error)
 
 
 @task(cache_policy=NO_CACHE, retries=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 from core.analytics.projections import rebuild, write_configs
 from core.analytics.recommendations import recommend
 from core.analytics.telemetry import summarize
+from core.errors import ConcurrencyError, EventLogError
 from core.events.catalogue import (
     ConfigRecommended,
     PhaseFinished,
@@ -16,12 +17,15 @@ from core.events.catalogue import (
 from core.events.event import Event
 from core.events.log import EventLog
 from core.events.telemetry import read_telemetry
+from core.planning.audit import readable
 from core.planning.plan_state import PLAN_STATE
 from settings.errors import SettingsError
 from settings.layout import Layout
 
 
-def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
+def analyze_plans(
+    output_dir: Path, plan_id: str | None = None
+) -> tuple[list[Path], dict[str, EventLogError]]:
     """Add a recommendation to the log of each plan whose end has none yet, then rebuild the projections.
 
     Args:
@@ -29,28 +33,46 @@ def analyze_plans(output_dir: Path, plan_id: str | None = None) -> list[Path]:
         plan_id: Only this plan; None for all of them.
 
     Returns:
-        The files written.
+        The files written, and by plan why it is left out: of recommended settings as well, if its events
+        cannot be read.
 
     Raises:
         SettingsError: There is no such plan, or none at all.
-        EventLogError: The log cannot be read.
+        EventLogError: The one plan, or the list of them, cannot be read, or the log cannot be written.
     """
     layout = Layout(output_dir)
     log = EventLog(layout.events)
-    plans = log.streams()
+    streams, problems = readable(log)
+    plans = sorted({*streams, *problems})
     if not plans or (plan_id and plan_id not in plans):
         asked = f"plan {plan_id}" if plan_id else "plans"
         raise SettingsError(
             f"no {asked} in {log.location} (setting output_dir, flag --output-dir); known plans: "
             f"{', '.join(plans) or 'none'}"
         )
+    if plan_id in problems:
+        raise problems[plan_id]
     written = []
-    for chosen in [plan_id] if plan_id else plans:
-        events = log.read(chosen)
-        if _is_due(events):
-            events += log.append([to_event(chosen, _recommend(layout, chosen, events))])
-        written += rebuild(output_dir, chosen, events)
-    return written + write_configs(output_dir, (log.read(plan) for plan in plans))
+    for chosen in [plan_id] if plan_id else streams:
+        try:
+            streams[chosen] = _with_recommendation(layout, log, chosen, streams[chosen])
+            written += rebuild(output_dir, chosen, streams[chosen])
+        except EventLogError as error:
+            if plan_id:
+                raise
+            problems[chosen] = error
+    return written + write_configs(output_dir, streams.values()), problems
+
+
+def _with_recommendation(layout: Layout, log: EventLog, plan_id: str, events: list[Event]) -> list[Event]:
+    """The plan's events, with the recommendation that its end is due: one, whoever else analyzes it."""
+    while _is_due(events):
+        recommended = to_event(plan_id, _recommend(layout, plan_id, events))
+        try:
+            return events + log.append([recommended], expected_position=events[-1].position)
+        except ConcurrencyError:
+            events = log.read(plan_id)
+    return events
 
 
 def _recommend(layout: Layout, plan_id: str, events: list[Event]) -> ConfigRecommended:
