@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from core.errors import DamagedLogError
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.audit import as_it_was
+from core.planning.audit import as_it_was, readable
 from core.planning.lock import is_held
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
-from flows.cli import DONE, add_common_arguments, run_command, settings_of
+from flows.cli import DONE, add_common_arguments, left_out, plan_name, run_command, settings_of
 from flows.tables import styled, table
 from settings.errors import SettingsError
 from settings.layout import Layout
@@ -31,7 +33,9 @@ def status_command(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m flows.status", description="How plans and models stand.")
-    parser.add_argument("--plan", metavar="PLAN_ID", help="show this plan's phases; default the newest")
+    parser.add_argument(
+        "--plan", type=plan_name, metavar="PLAN_ID", help="show this plan's phases; default the newest"
+    )
     parser.add_argument(
         "--at", type=int, metavar="POSITION", help="show everything as it was after this event of the plan"
     )
@@ -43,13 +47,17 @@ def status_command(argv: Sequence[str] | None = None) -> int:
 def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -> int:
     console = Console()
     log = EventLog(Layout(output_dir).events)
-    events: Mapping[str, Sequence[Event]] = {name: log.read(name) for name in log.streams()}
-    if not events:
+    events: Mapping[str, Sequence[Event]]
+    events, problems = readable(log)
+    plans = sorted({*events, *problems})
+    if not plans:
         console.print(f"no plans in {log.location}", highlight=False)
         return DONE
-    if plan_id and plan_id not in events:
-        raise SettingsError(f"no plan {plan_id} in {log.location}; known plans: {', '.join(events)}")
-    chosen = plan_id or max(events)
+    if plan_id and plan_id not in plans:
+        raise SettingsError(f"no plan {plan_id} in {log.location}; known plans: {', '.join(plans)}")
+    chosen = plan_id or max(events, default=plans[-1])
+    if chosen in problems:
+        raise problems[chosen]
     if position is not None:
         events = as_it_was(events, chosen, position)
         last = events[chosen][-1]
@@ -60,17 +68,26 @@ def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -
             markup=False,
         )
     states = {name: PLAN_STATE.fold(past) for name, past in events.items()}
-    console.print(_plans_table(states, is_held(output_dir) and position is None))
+    statuses = {name: state.status for name, state in states.items()}
+    if position is None:
+        newest = max(states, key=lambda name: str(states[name].last_event_at))
+        for name, status in statuses.items():
+            if status == "running" and not (name == newest and is_held(output_dir)):
+                statuses[name] = "interrupted"
+    for name, error in problems.items():
+        statuses[name] = "damaged" if isinstance(error, DamagedLogError) else "unreadable"
+    console.print(_plans_table(statuses, states))
     console.print(_phases_table(chosen, states[chosen], progress(events[chosen], states[chosen])))
     console.print(_models_table(fold_registry(events.values())))
+    for line in left_out(problems):
+        console.print(f"\n{line}", highlight=False, markup=False, soft_wrap=True)
     return DONE
 
 
-def _plans_table(states: dict[str, PlanState], someone_works: bool) -> Table:
+def _plans_table(statuses: Mapping[str, str], states: Mapping[str, PlanState]) -> Table:
     shown = table("Plans", "plan", "status", "started (UTC)", "last event (UTC)", "datasets")
-    for name, state in states.items():
-        going = someone_works and name == max(states, key=lambda n: str(states[n].last_event_at))
-        status = state.status if state.status != "running" or going else "interrupted"
+    for name, status in sorted(statuses.items()):
+        state = states.get(name, PLAN_STATE.initial)
         times = [f"{t:%Y-%m-%d %H:%M:%S}" if t else "" for t in (state.started_at, state.last_event_at)]
         shown.add_row(name, styled(status), *times, ", ".join(state.datasets))
     return shown
@@ -81,7 +98,7 @@ def _phases_table(plan_id: str, state: PlanState, epochs: dict[PhaseName, str]) 
     for (dataset, phase), phase_state in state.phases.items():
         detail = epochs.get((dataset, phase), "") if phase_state.status == "running" else phase_state.reason
         attempts = str(phase_state.attempts or "")
-        shown.add_row(dataset, phase, styled(phase_state.status), attempts, detail.replace("[", r"\["))
+        shown.add_row(dataset, phase, styled(phase_state.status), attempts, escape(detail))
     return shown
 
 
