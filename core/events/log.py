@@ -145,7 +145,7 @@ class EventLog:
         known = self._known(stream)
         seen = bisect_right(known.heads, after, key=lambda head: head.position)
         rows = self._load(stream, known.heads[seen - 1] if seen else EMPTY)
-        wanted = rows.filter(pl.col("position") > after)
+        wanted = _after(rows, "position", after)
         kinds = wanted.group_by("type", "version").agg(pl.col("position").min()).rows()
         for kind, version, position in kinds:
             check_known(kind, version, f"event {position} of plan {stream}")
@@ -294,12 +294,12 @@ class EventLog:
         frame = decode_segments(contents)
         if listing.compacted > since.number >= 0:
             # The compact file begins at the beginning; the chain before `since` was checked when it was read.
-            frame = frame.filter(pl.col("segment") > since.number)
+            frame = _after(frame, "segment", since.number)
         known = self._known(stream)
         known.compacted |= listing.compacted >= 0
         heads = follow_chain(frame, stream, since, f"{self.location}/{stream}")
         self._check_names(stream, listing, since, [head.number for head in heads])
-        rows = frame.filter(pl.col("segment") > known.head.number)
+        rows = _after(frame, "segment", known.head.number)
         if known.event_ids is not None:
             known.event_ids.update(rows["event_id"])
         known.num_unhashed += rows["sha256"].null_count()
@@ -347,6 +347,11 @@ class EventLog:
             except FileNotFoundError:
                 return False
         return True
+
+
+def _after(rows: pl.DataFrame, column: str, value: int) -> pl.DataFrame:
+    """The rows above a value in a column that never falls."""
+    return rows.slice(rows[column].search_sorted(value, side="right"))
 
 
 def _segment_name(number: int) -> str:

@@ -6,7 +6,7 @@ import types
 import typing
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.events.catalogue import CATALOGUE, Fact, to_event, to_fact
@@ -74,6 +74,7 @@ def test_a_fact_comes_back_from_its_envelope(fact: Fact) -> None:
 PROJECTIONS: list[Projection[Any]] = [PLAN_STATE, REGISTRY_VIEW]
 
 
+@settings(deadline=None)
 @given(st.lists(FACTS, max_size=20), st.data())
 def test_folding_from_a_snapshot_equals_folding_from_the_beginning(
     facts: list[Fact], data: st.DataObject
@@ -89,6 +90,7 @@ def test_folding_from_a_snapshot_equals_folding_from_the_beginning(
         assert projection.fold(events) == whole
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(FACTS, min_size=1, max_size=5), max_size=5), st.booleans())
 def test_following_a_stream_gives_what_folding_all_of_it_gives(
     batches: list[list[Fact]], compacts: bool
