@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from core.errors import EventLogError
 from core.events.log import EventLog
+from core.events.telemetry import read_telemetry
 from core.planning.audit import StreamAudit, audit
 from flows.cli import DONE, FAILED, add_common_arguments, run_command, settings_of
 from flows.tables import styled, table
@@ -27,9 +29,9 @@ def verify_command(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m flows.verify",
         description="Check the hashes of the event log: whether anything in its history was changed.",
-        epilog="Each plan names the end of the one before it. That the newest events of the newest plan were "
-        "cut off cannot be seen from the log: note the sha256 of its end. Exit codes: 0 unchanged, 1 changed "
-        "or unreadable, 2 bad usage or settings, or no plans.",
+        epilog="Each plan names where the others stood when it began. That events were cut off which no "
+        "later plan has named cannot be seen from the log: note the sha256 of each plan's end. Exit codes: "
+        "0 unchanged, 1 changed or unreadable, 2 bad usage or settings, or no plans.",
     )
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -55,7 +57,19 @@ def _print_audit(output_dir: Path) -> int:
     for found in audits:
         if detail := _detail(found):
             console.print(f"\nplan {found.plan_id}: {detail}", highlight=False, markup=False, soft_wrap=True)
-    return FAILED if any(found.problem for found in audits) else DONE
+    damage = _telemetry_damage(Layout(output_dir).telemetry)
+    if damage:
+        console.print(f"\n{damage}", highlight=False, markup=False, soft_wrap=True)
+    return FAILED if damage or any(found.problem for found in audits) else DONE
+
+
+def _telemetry_damage(folder: Path) -> str:
+    """The first file of resource samples that was changed; empty if none was."""
+    try:
+        read_telemetry(folder)
+    except EventLogError as error:
+        return str(error)
+    return ""
 
 
 def _detail(found: StreamAudit) -> str:

@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from core.events.catalogue import PhaseStarted, PlanFinished
 from core.events.log import EventLog
+from core.events.telemetry import ResourceSample, TelemetryWriter
 from settings.layout import Layout
 from tests.commands import ROOT, config, run
 from tests.sample_log import PLAN_ID, sample_events
@@ -140,3 +142,14 @@ def test_a_resume_that_is_refused_shows_no_results_of_the_earlier_run(tmp_path: 
     assert (shown.returncode, str(captures) in shown.stderr) == (1, True), shown.stderr
     assert "dashboard:" not in shown.stdout
     assert log.read(PLAN_ID)[-1].type == PlanFinished.TYPE
+
+
+def test_verify_finds_changed_resource_samples(output_dir: Path) -> None:
+    layout = Layout(output_dir)
+    TelemetryWriter(layout.telemetry, PLAN_ID, "demo").write([ResourceSample(occurred_at=datetime.now(UTC))])
+    (file,) = layout.telemetry.rglob("*.parquet")
+    content = bytearray(file.read_bytes())
+    content[9] ^= 1
+    file.write_bytes(content)
+    found = run("flows.verify", "--output-dir", str(output_dir))
+    assert (found.returncode, str(file) in found.stdout) == (1, True), found.stdout
