@@ -2,8 +2,8 @@
 
 One plan of a million events: a generated history whose epochs and checkpoints are repeated until there are
 that many, appended 100 at a time. The folder should be on the disk that is to be measured; it defaults to
-``outputs``. Appends of single events are timed with 10 000 segments in the folder, fsyncs included; reads are the best of
-three by a new ``EventLog`` with the files in the page cache.
+``outputs``. Appends of single events are timed with 10 000 segments in the folder, fsyncs included; reads are
+the best of three by a new ``EventLog`` with the files in the page cache.
 """
 
 import json
