@@ -5,7 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,13 +167,16 @@ def test_a_plan_killed_at_any_time_again_and_again_loses_nothing(place: Place, u
     process = place.start()
     wait_for(lambda: EventLog(place.layout.events).streams(), process)
     for _ in range(3):
-        time.sleep(rng.uniform(0.0, 8.0))
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.0, 8.0))
+            break  # a fast machine was done before
         process.kill()
         process.communicate()
         left_behind.append(require_dead(place, subprocess.CompletedProcess("", process.returncode, "", "")))
         process = place.start("--resume", place.plan())
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == 0 or "nothing left to do" in err, err
+    assert left_behind
     require_same(place, uninterrupted, left_behind)
 
 
