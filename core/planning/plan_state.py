@@ -10,6 +10,7 @@ from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
     EpochFinished,
+    Fact,
     GraphsBuilt,
     GraphsLost,
     PhaseFailed,
@@ -63,9 +64,9 @@ class PlanState(NamedTuple):
         data_dir: Where a resume said that captures are; None where the plan was made.
         status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
         started_at: When the plan was made.
-        last_event_at: When anything was last heard of it.
         session_began_at: When it was made or last taken up again.
         earlier_s: Time worked on it before that, seconds.
+        last_event_at: When anything was last heard of it.
     """
 
     phases: Mapping[PhaseName, PhaseState]
@@ -75,9 +76,9 @@ class PlanState(NamedTuple):
     data_dir: str | None = None
     status: str = "running"
     started_at: datetime | None = None
-    last_event_at: datetime | None = None
     session_began_at: datetime | None = None
     earlier_s: float = 0.0
+    last_event_at: datetime | None = None
 
     @property
     def worked_s(self) -> float:
@@ -138,15 +139,20 @@ def progress(events: Sequence[Event], state: PlanState) -> dict[PhaseName, str]:
 
 
 def _apply(state: PlanState, event: Event) -> PlanState:
-    fact = to_fact(event) if event.type in _RELEVANT else None
+    if event.type not in _RELEVANT:  # nearly all of them
+        return PlanState._make((*state[:-1], event.occurred_at))
+    return _apply_fact(state, to_fact(event), event.occurred_at)
+
+
+def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
     if isinstance(fact, PlanResumed):
         state = state._replace(
             status="running",
             earlier_s=state.worked_s,
-            session_began_at=event.occurred_at,
+            session_began_at=at,
             data_dir=fact.data_dir or state.data_dir,
         )
-    state = state._replace(last_event_at=event.occurred_at, started_at=state.started_at or event.occurred_at)
+    state = state._replace(last_event_at=at, started_at=state.started_at or at)
     match fact:
         case PlanCreated():
             phases = {
@@ -155,7 +161,7 @@ def _apply(state: PlanState, event: Event) -> PlanState:
                 )
                 for step in fact.steps
             }
-            return state._replace(created=fact, phases=phases, session_began_at=event.occurred_at)
+            return state._replace(created=fact, phases=phases, session_began_at=at)
         case PlanFinished():
             return state._replace(status=fact.status)
         case ChainStarted() | ChainFinished():
