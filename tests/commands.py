@@ -74,14 +74,15 @@ def prefect_server(output_dir: Path) -> Iterator[str]:
     )
     assert server.stdin
     try:
-        wait_for(lambda: _answers(url), timeout_s=90)
+        wait_for(lambda: answers(url), timeout_s=90)
         yield url
     finally:
         server.stdin.close()  # it ends when the process that started it does
         assert server.wait(30) in (0, -signal.SIGTERM)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server says that it is healthy."""
     try:
         urllib.request.urlopen(f"{url}/health").close()
     except OSError:

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
-from tests.commands import environment, wait_for
+from tests.commands import answers, environment, wait_for
 from tests.sample_log import PLAN_ID, sample_events, write_telemetry
 
 _VOLATILE = ("can_retrain.version", "mlflow.user")
@@ -73,20 +72,12 @@ def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
         start_new_session=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: server.poll() is not None or _answers(url))
+        wait_for(lambda: server.poll() is not None or answers(url))
         assert server.poll() is None
         yield url
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{url}/health").close()
-    except OSError:
-        return False
-    return True
 
 
 def content(folder: Path) -> dict[str, dict[str, Any]]:

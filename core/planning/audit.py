@@ -99,16 +99,13 @@ def audit(log: EventLog) -> list[StreamAudit]:
         try:
             heads[plan_id] = log.heads(plan_id)
             num_unhashed = log.num_unhashed(plan_id)
-            created = to_fact(events[0])
+            named = _named_heads(events[0])
         except EventLogError as error:
             problems[plan_id] = error
             continue
         status: Literal["unhashed", "unchanged"] = "unhashed" if num_unhashed == len(events) else "unchanged"
         audits[plan_id] = StreamAudit(plan_id, status, len(events), heads[plan_id][-1], num_unhashed)
-        for named in created.previous if isinstance(created, PlanCreated) else ():
-            anchors.append(
-                (plan_id, named["plan"], Head(named["number"], named["position"], named["sha256"]))
-            )
+        anchors += [(plan_id, other, head) for other, head in named]
     for plan_id, problem in problems.items():
         damaged = isinstance(problem, DamagedLogError)
         audits[plan_id] = StreamAudit(plan_id, "changed" if damaged else "unreadable", problem=str(problem))
@@ -117,6 +114,13 @@ def audit(log: EventLog) -> list[StreamAudit]:
             found = audits.get(plan_id, StreamAudit(plan_id, "changed"))
             audits[plan_id] = replace(found, status="changed", problem=_missing(anchor, witness))
     return [audits[plan_id] for plan_id in sorted(audits)]
+
+
+def _named_heads(first: Event) -> list[tuple[str, Head]]:
+    """Where other plans stood by a plan's first event."""
+    created = to_fact(first)
+    previous = created.previous if isinstance(created, PlanCreated) else []
+    return [(named["plan"], Head(named["number"], named["position"], named["sha256"])) for named in previous]
 
 
 def _missing(anchor: Head, witness: str) -> str:
@@ -136,9 +140,8 @@ def unnamed_heads(log: EventLog) -> list[dict[str, Any]]:
     named: dict[str, list[str]] = {}
     streams = log.streams()
     for plan_id in streams:
-        created = to_fact(log.read(plan_id)[0])
-        for anchor in created.previous if isinstance(created, PlanCreated) else ():
-            named.setdefault(anchor["plan"], []).append(anchor["sha256"])
+        for other, head in _named_heads(log.read(plan_id)[0]):
+            named.setdefault(other, []).append(head.sha256)
     heads = {plan_id: log.heads(plan_id)[-1] for plan_id in streams}
     return [
         {"plan": plan_id, **head._asdict()}
