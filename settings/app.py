@@ -15,6 +15,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as EnvironmentSettingsError
 
 from settings.data import DataSettings
+from settings.dataset import DatasetSettings
 from settings.errors import SettingsError
 from settings.graph import GraphSettings
 from settings.models import ModelSettings
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
         default=Path("outputs/enhanced_retraining"), description="Where every output goes."
     )
     data: DataSettings = Field(default_factory=DataSettings)
+    dataset: DatasetSettings = Field(default_factory=DatasetSettings)
     graph: GraphSettings = Field(default_factory=GraphSettings)
     models: ModelSettings = Field(default_factory=lambda: ModelSettings.model_validate({}))
     training: TrainingSettings = Field(default_factory=TrainingSettings)

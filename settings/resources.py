@@ -13,10 +13,19 @@ class ResourceSettings(Group):
         default=10.0, ge=0.1, description="Seconds of samples per telemetry file; the most a crash can lose."
     )
     hang_timeout_s: float = Field(
-        default=3600.0,
+        default=600.0,
         gt=0.0,
-        description="Seconds without progress (an epoch, a graph store) after which a training process "
-        "counts as hanging: its stacks are kept, it is killed and the phase tried again.",
+        description="Seconds without progress (a step, a pack scored, a chunk read) after which a training "
+        "process counts as hanging: its stacks are kept, it is killed and the phase tried again.",
+    )
+    memory_limit_mib: int = Field(
+        default=0,
+        ge=0,
+        description="Most memory a training process may allocate, MiB; beyond it allocations fail and are "
+        "recovered from, where else the kernel would kill it. 0 is no limit.",
+    )
+    vram_limit_mib: int = Field(
+        default=0, ge=0, description="Most VRAM a training process may take of its GPU, MiB; 0 is all of it."
     )
     cost_per_hour: float = Field(
         default=0.0, ge=0.0, description="Price of an hour of this machine, in your currency; 0 hides costs."

@@ -68,6 +68,24 @@ class TrainingSettings(Group):
         ge=0.0,
         description="Least time between checkpoints, seconds: the most work that is lost; 0 is every step.",
     )
+    adaptive_optimization: bool = Field(
+        default=True, description="Whether workers and prefetch are adjusted while training goes on."
+    )
+    target_gpu_utilization: float = Field(
+        default=0.85, gt=0.0, le=1.0, description="Below it, and with RAM to spare, input is sped up."
+    )
+    max_ram_usage: float = Field(
+        default=0.80, gt=0.0, le=1.0, description="Share of RAM in use above which input is slowed down."
+    )
+    adaptive_adjustment_interval: int = Field(
+        default=50, ge=1, description="Batches between adjustments of the input."
+    )
+    target_memory_usage: float = Field(
+        default=0.87,
+        gt=0.0,
+        le=1.0,
+        description="Share of the free memory (VRAM; RAM on CPUs) that a pack may fill by measurement.",
+    )
     max_retries: int = Field(default=2, ge=0, description="Retries of a phase that can be cured by one.")
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)

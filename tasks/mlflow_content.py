@@ -13,7 +13,6 @@ from core.events.catalogue import (
     CapturesDigested,
     ChainFinished,
     ChainStarted,
-    ConfigRecommended,
     EpochFinished,
     Fact,
     GraphsBuilt,
@@ -30,6 +29,7 @@ from core.events.catalogue import (
     to_fact,
 )
 from core.events.event import Event
+from core.events.resource_facts import ConfigRecommended
 
 RECOMMENDED = "recommended."
 """Begins the names of tags with recommended settings."""

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from core.errors import TrainingProcessError
 from core.planning.chain import Chain
 from core.planning.phases import EVALUATION, FUSION, GRAPHS, STUDENT, TEACHER
-from core.resources.process import retryable
+from core.resources.failures import retryable
 
 RETRY_DELAY_S = 1.0
 

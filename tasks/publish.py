@@ -15,8 +15,9 @@ from core.analytics.markdown import (
 )
 from core.analytics.recommendations import device_slug
 from core.analytics.results import fold_results
-from core.events.catalogue import ConfigRecommended, to_fact
+from core.events.catalogue import to_fact
 from core.events.log import EventLog
+from core.events.resource_facts import ConfigRecommended
 from core.planning.analysis import analyze_plans
 from core.planning.progress import LOG
 from settings.errors import RetrainError

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from core.events.catalogue import Emit
 from core.training import passes, phases
 from core.training.job import PhaseJob
-from core.training.loop import Learner, Plan, Run, Validate, fit
+from core.training.loop import Learner, Plan, Validate, fit
+from core.training.run import Run
 from core.training.seeds import step_seed
 from settings.training import TrainingSettings
 
@@ -61,8 +62,8 @@ def _fit_until(moment: Moment) -> Callable[..., None]:
         epochs_begun: list[int] = []
         update, rename = learner.step, Path.replace
 
-        def step(batch: Any, seed: int) -> Any:
-            loss = update(batch, seed)
+        def step(index: int, seed: int) -> Any:
+            loss = update(index, seed)
             if moment.doing == "step" and seed == last:
                 _die()
             return loss

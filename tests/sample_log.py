@@ -18,7 +18,6 @@ from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
     CheckpointWritten,
-    ConfigRecommended,
     EpochFinished,
     Fact,
     GraphsBuilt,
@@ -36,6 +35,7 @@ from core.events.catalogue import (
     to_event,
 )
 from core.events.event import Event
+from core.events.resource_facts import ConfigRecommended
 from core.events.telemetry import ResourceSample, TelemetryWriter
 from settings.app import Settings
 

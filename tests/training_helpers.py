@@ -17,9 +17,9 @@ from core.training.checkpoint import CheckpointFolder
 from core.training.dqn import Windows
 from core.training.graph_data import GraphData
 from core.training.job import PhaseJob
-from core.training.loop import Run
 from core.training.phases import PHASES
 from core.training.precision import Precision
+from core.training.run import Run
 from settings.app import Settings, load_settings
 
 CPU = Precision(torch.device("cpu"), torch.float32)

@@ -17,7 +17,7 @@ from core.analytics.metrics import (
     model_order,
 )
 from core.analytics.results import DatasetResult, RetrainingResults
-from core.events.catalogue import ConfigRecommended
+from core.events.resource_facts import ConfigRecommended
 
 _COLUMNS = ("f1", "precision", "recall", "mcc", "auroc", "false_positive_rate", "false_alarms_per_hour")
 

@@ -9,9 +9,9 @@ from core.analytics.dashboard import render_html
 from core.analytics.picture import render_png
 from core.analytics.recommendations import config_yaml, device_slug
 from core.analytics.results import fold_plan
-from core.events.catalogue import ConfigRecommended
 from core.events.event import Event
 from core.events.files import replace_file
+from core.events.resource_facts import ConfigRecommended
 from core.events.telemetry import read_telemetry
 from settings.layout import Layout
 

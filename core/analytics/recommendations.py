@@ -11,9 +11,9 @@ import yaml
 from core.analytics.metrics import format_memory
 from core.analytics.results import PhaseResult, RetrainingResults, fold_results
 from core.analytics.telemetry import TelemetrySummary
-from core.events.catalogue import ConfigRecommended
 from core.events.event import Event
-from core.resources.process import OOM_KINDS
+from core.events.resource_facts import ConfigRecommended
+from core.resources.failures import OOM_KINDS
 from core.resources.profiles import profile_for
 from settings.app import Settings
 from settings.models import ModelSettings

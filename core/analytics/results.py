@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.analytics.canonical import digest, finite
 from core.events import catalogue as facts
+from core.events import resource_facts
 from core.events.catalogue import Fact, check_known
 from core.events.event import Event
 from core.events.projection import Projection
@@ -241,7 +242,7 @@ def _(fact: facts.PlanFinished, results: RetrainingResults, event: Event) -> Ret
 
 
 @_step.register
-def _(fact: facts.ConfigRecommended, results: RetrainingResults, event: Event) -> RetrainingResults:
+def _(fact: resource_facts.ConfigRecommended, results: RetrainingResults, event: Event) -> RetrainingResults:
     recommendation = Recommendation(
         device_name=fact.device_name, settings=fact.settings, reasons=tuple(fact.reasons)
     )

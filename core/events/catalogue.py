@@ -5,24 +5,13 @@ but a ``TYPE`` may not. A changed shape gets a higher ``VERSION`` and an upcaste
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from core.errors import DamagedLogError, UnknownEventError
+from core.events import resource_facts
 from core.events.event import Event, new_event
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """Base of all payloads."""
-
-    TYPE: ClassVar[str]
-    VERSION: ClassVar[int] = 1
-
-
-Emit: TypeAlias = Callable[[Fact], None]
-"""How core functions tell what happened; whoever listens knows the stream."""
+from core.events.fact import Emit, Fact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +148,17 @@ class PhaseStarted(Fact):
     """A phase began an attempt."""
 
     TYPE: ClassVar[str] = "phase_started"
+    VERSION: ClassVar[int] = 2
     dataset: str
     phase: str
     attempt: int
     device: str
     precision: str
     micro_batch_size: int
+    num_workers: int | None = None
+    prefetch_factor: int | None = None
+    choices: list[str] = dataclasses.field(default_factory=list)
+    """What was chosen from the log for this attempt, other than the settings say, each with its reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +189,15 @@ class PhaseFailed(Fact):
     """An attempt of a phase failed; kind is the failure class."""
 
     TYPE: ClassVar[str] = "phase_failed"
+    VERSION: ClassVar[int] = 2
     dataset: str
     phase: str
     attempt: int
     kind: str
     message: str
     micro_batch_size: int
+    report: str | None = None
+    """File in ``process_logs`` with the stacks and last signs of life; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +205,7 @@ class EpochFinished(Fact):
     """One epoch of one model."""
 
     TYPE: ClassVar[str] = "epoch_finished"
+    VERSION: ClassVar[int] = 2
     dataset: str
     phase: str
     model: str
@@ -221,6 +219,20 @@ class EpochFinished(Fact):
     duration_s: float
     graphs_per_s: float
     data_wait_s: float
+    """Time in which training stood still for its next pack."""
+    data_load_s: float | None = None
+    """Time spent gathering packs, summed over worker threads."""
+    num_packs: int | None = None
+    """Forward/backward passes: more than steps where a step did not fit at once."""
+    num_workers: int | None = None
+    """Worker threads at its end; 0 where packs are gathered by the training thread itself."""
+    prefetch_factor: int | None = None
+    num_adjustments: int | None = None
+    """Changes of workers, prefetch or pack limit in this epoch."""
+    gpu_percent: float | None = None
+    """Mean GPU utilisation over its adjustment intervals; None without a GPU."""
+    ram_percent: float | None = None
+    """Mean RAM in use on the machine (or of the container's limit) over its adjustment intervals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,15 +315,7 @@ class ModelEvaluated(Fact):
     metrics: dict[str, float | int | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConfigRecommended(Fact):
-    """Settings for the next plan on this kind of machine, and the measurements behind them."""
-
-    TYPE: ClassVar[str] = "config_recommended"
-    device_name: str
-    settings: dict[str, Any]
-    reasons: list[str]
-
+__all__ = ["CATALOGUE", "Emit", "Fact", "check_known", "resource_facts", "to_event", "to_fact"]
 
 CATALOGUE: dict[str, type[Fact]] = {cls.TYPE: cls for cls in Fact.__subclasses__()}
 

@@ -11,12 +11,33 @@ from core.events.event import Event
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
+_INPUT_FIELDS = (
+    "data_load_s",
+    "num_packs",
+    "num_workers",
+    "prefetch_factor",
+    "num_adjustments",
+    "gpu_percent",
+    "ram_percent",
+)
+
 UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     # 0.2.0: a plan names the end of the one before it; a resumed one may find its captures elsewhere;
     # checkpoints are written within epochs too.
     ("plan_created", 1): lambda payload: {**payload, "previous": []},
     ("plan_resumed", 1): lambda payload: {**payload, "data_dir": None},
     ("checkpoint_written", 1): lambda payload: {**payload, "num_steps": None},
+    # 0.3.0: attempts say what the log chose for them, failures where their stacks are, epochs how their
+    # input went, recommendations what each of them rests on.
+    ("phase_started", 1): lambda payload: {
+        **payload,
+        "num_workers": None,
+        "prefetch_factor": None,
+        "choices": [],
+    },
+    ("phase_failed", 1): lambda payload: {**payload, "report": None},
+    ("epoch_finished", 1): lambda payload: {**payload, **dict.fromkeys(_INPUT_FIELDS)},
+    ("config_recommended", 1): lambda payload: {**payload, "advice": []},
 }
 
 

@@ -7,7 +7,6 @@ from core.analytics.recommendations import recommend
 from core.analytics.telemetry import summarize
 from core.errors import ConcurrencyError, EventLogError
 from core.events.catalogue import (
-    ConfigRecommended,
     PhaseFinished,
     PlanCreated,
     PlanFinished,
@@ -16,6 +15,7 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.log import EventLog
+from core.events.resource_facts import ConfigRecommended
 from core.events.telemetry import read_telemetry
 from core.planning.audit import readable
 from core.planning.plan_state import PLAN_STATE

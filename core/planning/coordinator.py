@@ -16,8 +16,8 @@ from core.planning.plan import Plan, choose_datasets, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.progress import logged_to
 from core.planning.registry_view import registry_view
+from core.resources.failures import retryable
 from core.resources.probes import probe_machine
-from core.resources.process import retryable
 from core.resources.profiles import fit_to_machine
 from settings.app import Settings
 from settings.errors import SettingsError

@@ -25,7 +25,7 @@ from core.events.catalogue import (
 from core.events.event import Event
 from core.events.projection import Projection
 from core.planning.phases import GRAPHS
-from core.resources.process import OOM_KINDS
+from core.resources.failures import OOM_KINDS
 from settings.app import Settings
 
 PhaseName = tuple[str, str]

@@ -20,9 +20,6 @@ from core.events.catalogue import Emit
 from core.resources.worker import CALL_MARK, HEARD, STACK_SIGNAL, Outcome
 
 _WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]))"
-OOM_KINDS = frozenset({"cuda_oom", "host_oom", "fragmentation"})
-"""Failures for want of memory: less of it may cure them."""
-_RETRYABLE = frozenset({"cuda_oom", "host_oom", "cuda_error", "killed", "hang"})
 _STOP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 # What allocators print before they abort the process.
 _ALLOCATION_FAILURES = ("std::bad_alloc", "memory allocation of")
@@ -30,11 +27,6 @@ _STACK_DUMP_S = 1.0
 _EXIT_S = 10.0
 _LOG_LINES = 20
 _TAIL_BYTES = 16_384
-
-
-def retryable(kind: str) -> bool:
-    """Whether another attempt, perhaps with less memory, can cure a failure of this kind."""
-    return kind in _RETRYABLE
 
 
 def count_oom_kills(roots: Iterable[Path] = (Path("/sys/fs/cgroup"), Path("/proc"))) -> int:

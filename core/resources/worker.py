@@ -6,7 +6,6 @@ of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of 
 """
 
 import ctypes
-import errno
 import faulthandler
 import importlib
 import os
@@ -25,7 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from core.errors import TrainingProcessError
+from core.resources.failures import classify
 from settings.errors import RetrainError
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -38,17 +37,7 @@ CALL_MARK = "--- "
 """Begins the line of the log that begins a call."""
 
 _PR_SET_PDEATHSIG = 1
-_CUDA_OUT_OF_MEMORY = 2
 _TRACEBACK_LINES = 12
-
-# Plain RuntimeErrors of torch, which has no class for them: told apart by the library that failed.
-_NAMELESS_ERRORS = {
-    "DefaultCPUAllocator": "host_oom",
-    "CUBLAS_STATUS_ALLOC_FAILED": "cuda_oom",
-    "CUDNN_STATUS_ALLOC_FAILED": "cuda_oom",
-    "CUDA error": "cuda_error",
-    "cuDNN error": "cuda_error",
-}
 
 
 @dataclass(frozen=True)
@@ -66,30 +55,6 @@ class Outcome:
     failure: str | None
     message: str
     peak_memory_mib: float
-
-
-def classify(error: BaseException) -> str:
-    """Name the failure class of an exception raised by training.
-
-    Args:
-        error: The exception, whatever it is.
-
-    Returns:
-        ``cuda_oom``, ``host_oom``, ``cuda_error``, ``data_error`` (refused on purpose by a ``RetrainError``)
-        or ``bug``.
-    """
-    torch: Any = sys.modules.get("torch")
-    if isinstance(error, RetrainError):
-        return error.kind if isinstance(error, TrainingProcessError) else "data_error"
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return "host_oom"
-    if torch and isinstance(error, torch.OutOfMemoryError):
-        return "cuda_oom"
-    if torch and isinstance(error, torch.AcceleratorError):
-        return "cuda_oom" if getattr(error, "error_code", None) == _CUDA_OUT_OF_MEMORY else "cuda_error"
-    if isinstance(error, RuntimeError):
-        return next((kind for text, kind in _NAMELESS_ERRORS.items() if text in str(error)), "bug")
-    return "bug"
 
 
 def _describe(error: BaseException) -> str:

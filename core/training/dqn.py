@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from core.models.fusion import NUM_STATE, FusionNetwork
 from core.training.calibration import mcc_at_half
-from core.training.loop import Run
 from core.training.passes import WindowLearner, run_passes
+from core.training.run import Run
 from core.training.seeds import seeded
 from settings.models import FusionSettings
 from settings.training import TrainingSettings

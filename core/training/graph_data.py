@@ -1,7 +1,7 @@
 """Batches gathered from the flat graph store, resident on the device where it fits, else memory-mapped."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,14 @@ class Noise:
 
     edge_uniform: Tensor
     node_normal: Tensor
+
+    def give(self, batch: GraphBatch, first_node: int, first_edge: int) -> GraphBatch:
+        """The batch with its share, given where it begins in the step."""
+        return replace(
+            batch,
+            edge_uniform=self.edge_uniform[first_edge : first_edge + len(batch.edge_attr)],
+            node_normal=self.node_normal[first_node : first_node + len(batch.x)],
+        )
 
 
 class GraphData:
@@ -72,25 +80,19 @@ class GraphData:
             torch.randn(*map(int, shapes[1]), generator=generator, device=self.device),
         )
 
-    def batch(
-        self, graphs: NDArray[np.int64], noise: Noise | None = None, start: int = 0, stop: int | None = None
-    ) -> GraphBatch:
+    def batch(self, graphs: NDArray[np.int64]) -> GraphBatch:
         """Gather graphs side by side.
 
         Args:
-            graphs: int64 ``[B]`` the step's graphs.
-            noise: The step's random numbers, or None outside training.
-            start: First graph of the micro-batch.
-            stop: End of the micro-batch; None means the end of the step's graphs.
+            graphs: int64 ``[B]``.
 
         Returns:
-            The batch, on the device.
+            The batch, on the device, without noise.
         """
-        chosen = graphs[start:stop]
-        node_counts = self.num_nodes(chosen)
-        graph, nodes, node_ptr = self._rows(self._node_ptr, chosen, node_counts)
+        node_counts = self.num_nodes(graphs)
+        graph, nodes, node_ptr = self._rows(self._node_ptr, graphs, node_counts)
         edge_graph, rows, _ = self._rows(
-            self._edge_ptr, chosen, self._edge_ptr[chosen + 1] - self._edge_ptr[chosen]
+            self._edge_ptr, graphs, self._edge_ptr[graphs + 1] - self._edge_ptr[graphs]
         )
 
         pair = self._edge_index.index_select(0, rows).long() + node_ptr[edge_graph].unsqueeze(1)
@@ -107,12 +109,6 @@ class GraphData:
 
         x = self._scaled(self._x.index_select(0, nodes), self._node_scale)
         node_id = self._node_id.index_select(0, nodes).long() & 0xFFFFFFFF
-        edge_uniform = node_normal = None
-        if noise is not None:
-            before = graphs[:start]
-            first_edge, first_node = int(self.num_edges(before).sum()), int(self.num_nodes(before).sum())
-            edge_uniform = noise.edge_uniform[first_edge : first_edge + len(edge_attr)]
-            node_normal = noise.node_normal[first_node : first_node + len(x)]
         return GraphBatch(
             x=self._move(x),
             node_id=self._move(node_id),
@@ -121,8 +117,6 @@ class GraphData:
             edges=Edges(self._move(ends[0]), self._move(ends[1]), len(x)),
             edge_attr=self._move(edge_attr),
             max_nodes=int(node_counts.max()),
-            edge_uniform=edge_uniform,
-            node_normal=node_normal,
         )
 
     def _rows(

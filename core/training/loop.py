@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +17,10 @@ from core.errors import TrainingError
 from core.events.catalogue import (
     CheckpointRefused,
     CheckpointWritten,
-    Emit,
     EpochFinished,
     TrainingResumed,
 )
-from core.training.checkpoint import CheckpointFolder
+from core.training.run import Run
 from core.training.seeds import random_states, restore_random_states, step_seed
 from settings.training import TrainingSettings
 
@@ -37,8 +36,11 @@ class Learner(Protocol):
     def module(self) -> nn.Module:
         """Everything with trained weights."""
 
-    def step(self, batch: Indices, seed: int) -> Tensor:
-        """Update the weights once; the mean loss, not synchronised."""
+    def begin(self, epoch: int, steps: Sequence[Indices]) -> None:
+        """Get ready for an epoch whose steps hold these graphs (or windows)."""
+
+    def step(self, index: int, seed: int) -> Tensor:
+        """Update the weights once, by one of the epoch's steps; the mean loss, not synchronised."""
 
     def take_data_wait_s(self) -> float:
         """Seconds spent waiting for batches since the last call."""
@@ -48,22 +50,6 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Whose training this is: the names that its events carry, and where its checkpoints go."""
-
-    dataset: str
-    phase: str
-    model: str
-    checkpoints: CheckpointFolder
-    emit: Emit
-
-    @property
-    def names(self) -> dict[str, str]:
-        """What every event of it begins with."""
-        return {"dataset": self.dataset, "phase": self.phase, "model": self.model}
 
 
 @dataclass
@@ -131,10 +117,11 @@ def _run_epoch(
     epoch, losses = progress.epoch, progress.losses
     began = time.perf_counter() - progress.worked_s
     batches = plan(epoch)
+    learner.begin(epoch, batches)
     learner.module.train()
     pending: list[Tensor] = []  # on the device: only a checkpoint and the epoch's end wait for it
     for step in range(len(losses), len(batches)):
-        pending.append(learner.step(batches[step], step_seed(training.seed, epoch, step)))
+        pending.append(learner.step(step, step_seed(training.seed, epoch, step)))
         if run.checkpoints.due:
             losses += _finite(run, pending, progress)
             pending.clear()
@@ -151,7 +138,9 @@ def _run_epoch(
         )
     run.emit(
         EpochFinished(
-            **run.names,
+            dataset=run.dataset,
+            phase=run.phase,
+            model=run.model,
             epoch=epoch,
             train_loss=sum(losses) / len(losses),
             val_loss=val_loss,

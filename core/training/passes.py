@@ -1,6 +1,7 @@
 """Passes over windows that are already scored: how the small fusion networks are trained."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from core.models.fusion import FusionNetwork
 from core.training.batch_plan import plan_epoch
-from core.training.loop import Run, Validate, fit
+from core.training.loop import Validate, fit
 from core.training.precision import one_thread
+from core.training.run import Run
 from settings.training import TrainingSettings
 
 
@@ -25,16 +27,22 @@ class WindowLearner(ABC):
 
     def __init__(self, network: FusionNetwork, lr: float) -> None:
         self.module = network
+        self._steps: Sequence[NDArray[np.int64]] = ()
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
 
     @abstractmethod
     def loss(self, windows: Tensor) -> Tensor:
         """Mean loss on some of the training windows, given their indices."""
 
-    def step(self, batch: NDArray[np.int64], seed: int) -> Tensor:
+    def begin(self, epoch: int, steps: Sequence[NDArray[np.int64]]) -> None:
+        """See ``core.training.loop.Learner``."""
+        del epoch
+        self._steps = steps
+
+    def step(self, index: int, seed: int) -> Tensor:
         """Update the weights once; see ``core.training.loop.Learner``."""
         del seed
-        loss = self.loss(torch.from_numpy(batch.copy()))
+        loss = self.loss(torch.from_numpy(self._steps[index].copy()))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()

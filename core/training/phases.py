@@ -26,7 +26,7 @@ from core.training.evaluation import evaluate_folder
 from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
 from core.training.job import PhaseJob
-from core.training.loop import Plan, Run, Validate, fit
+from core.training.loop import Plan, Validate, fit
 from core.training.mlp_fusion import train_mlp
 from core.training.objectives import (
     GatDistillationObjective,
@@ -35,7 +35,10 @@ from core.training.objectives import (
     VgaeDistillationObjective,
     VgaeObjective,
 )
+from core.training.packs import PackLimit
+from core.training.pipeline import Pipeline
 from core.training.precision import choose_precision, prepare_process
+from core.training.run import Run
 from core.training.scoring import ErrorScale, Reader, latent_means, score_gat, score_vgae
 from core.training.seeds import seeded
 from core.training.step import Objective, Stepper
@@ -97,7 +100,8 @@ class _Workbench:
         t = self.training
         weights = objective.module.to(self.precision.device).parameters()
         optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
-        stepper = Stepper(objective, reader.data, optimizer, self.precision, reader.micro_batch_size)
+        pipeline = Pipeline(reader.data, PackLimit(reader.micro_batch_size))
+        stepper = Stepper(objective, pipeline, optimizer, self.precision)
         fit(self.run(model), stepper, plan, validate, t, t.epochs)
 
     def plan(self, graphs: Indices) -> Plan:

@@ -32,6 +32,8 @@ from core.models.gat import Gat
 from core.training.batch_plan import plan_epoch
 from core.training.graph_data import GraphData
 from core.training.objectives import GatDistillationObjective, GatObjective
+from core.training.packs import PackLimit
+from core.training.pipeline import Pipeline
 from core.training.precision import Precision
 from core.training.scoring import Reader, score_gat
 from core.training.seeds import seeded, step_seed
@@ -59,12 +61,13 @@ def our_epochs(
     """Endless epochs of our training, without validation, as the peer's."""
     module = objective.module.to(precision.device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, fused=True)
-    stepper = Stepper(objective, data, optimizer, precision, micro_batch_size=4096)
+    stepper = Stepper(objective, Pipeline(data, PackLimit(4096)), optimizer, precision)
     epoch = 0
     while True:
         module.train()
         batches = plan_epoch(graphs, seed=0, epoch=epoch, batch_size=batch, min_steps=1)
-        losses = [stepper.step(chosen, step_seed(0, epoch, i)) for i, chosen in enumerate(batches)]
+        stepper.begin(epoch, batches)
+        losses = [stepper.step(i, step_seed(0, epoch, i)) for i in range(len(batches))]
         float(torch.stack(losses).sum())
         epoch += 1
         yield

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from core.events.catalogue import (
     CATALOGUE,
     ChainStarted,
-    ConfigRecommended,
     EpochFinished,
     Fact,
     ModelEvaluated,
@@ -27,6 +26,7 @@ from core.events.catalogue import (
     to_event,
 )
 from core.events.log import EventLog
+from core.events.resource_facts import ConfigRecommended
 from core.events.telemetry import ResourceSample, TelemetryWriter
 from core.planning.coordinator import RetrainingCoordinator
 from settings.app import load_settings

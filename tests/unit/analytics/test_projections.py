@@ -22,8 +22,8 @@ from core.analytics.metrics import (
 )
 from core.analytics.projections import rebuild, write_configs
 from core.analytics.results import DatasetResult, RetrainingResults, fold_results
-from core.events.catalogue import ConfigRecommended
 from core.events.log import EventLog
+from core.events.resource_facts import ConfigRecommended
 from settings.app import load_settings
 from settings.layout import Layout
 from tests.sample_log import PLAN_ID, sample_events, write_telemetry

@@ -10,8 +10,8 @@ import yaml
 
 from core.analytics.recommendations import config_yaml, device_slug, recommend
 from core.analytics.telemetry import TelemetrySummary
-from core.events.catalogue import ConfigRecommended
 from core.events.event import Event
+from core.events.resource_facts import ConfigRecommended
 from settings.app import Settings, load_settings
 from tests.sample_log import MACHINES, PLAN_ID, sample_events
 

@@ -7,8 +7,8 @@ import pytest
 
 from core.analytics.recommendations import device_slug
 from core.errors import DamagedLogError
-from core.events.catalogue import ConfigRecommended
 from core.events.log import EventLog
+from core.events.resource_facts import ConfigRecommended
 from core.planning.analysis import analyze_plans
 from settings.layout import Layout
 from tests.file_operations import Operation, watching

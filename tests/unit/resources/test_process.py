@@ -10,7 +10,8 @@ import pytest
 
 from core.errors import TrainingProcessError
 from core.events.catalogue import ChainStarted, Fact
-from core.resources.process import TrainingProcess, count_oom_kills, retryable
+from core.resources.failures import retryable
+from core.resources.process import TrainingProcess, count_oom_kills
 
 TARGETS = "tests.training_targets:"
 

@@ -51,8 +51,9 @@ def test_micro_batches_share_the_random_numbers_of_their_step() -> None:
     data = graph_data(make_store(20))
     graphs = np.array([3, 1, 8, 15, 7])
     noise = data.draw_noise(graphs, 3, 2, seed=5)
-    whole = data.batch(graphs, noise)
-    parts = [data.batch(graphs, noise, start, min(start + 2, 5)) for start in (0, 2, 4)]
+    nodes, edges = (np.concatenate([[0], n(graphs).cumsum()]) for n in (data.num_nodes, data.num_edges))
+    whole = noise.give(data.batch(graphs), 0, 0)
+    parts = [noise.give(data.batch(graphs[i : i + 2]), nodes[i], edges[i]) for i in (0, 2, 4)]
     uniform, normal = [p.edge_uniform for p in parts], [p.node_normal for p in parts]
     assert whole.edge_uniform is not None
     assert whole.node_normal is not None

@@ -16,6 +16,8 @@ from core.models.gat import Gat
 from core.training.batch_plan import plan_epoch
 from core.training.loop import Plan, Validate, fit
 from core.training.objectives import GatObjective
+from core.training.packs import PackLimit
+from core.training.pipeline import Pipeline
 from core.training.seeds import seeded
 from core.training.step import Stepper
 from settings.models import ModelSettings
@@ -43,7 +45,7 @@ def _losses(values: Iterator[float]) -> Validate:
 
 def _stepper(objective: Any, micro_batch_size: int = 4096, lr: float = 1e-3) -> Stepper:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=lr, fused=True)
-    return Stepper(objective, DATA, optimizer, CPU, micro_batch_size)
+    return Stepper(objective, Pipeline(DATA, PackLimit(micro_batch_size)), optimizer, CPU)
 
 
 def _fit(
@@ -143,12 +145,13 @@ class _OutOfMemory:
 def test_a_step_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches() -> None:
     def step(objective: Any) -> tuple[Stepper, Tensor]:
         stepper = _stepper(objective)
-        return stepper, stepper.step(np.arange(20), seed=1)
+        stepper.begin(0, [np.arange(20)])
+        return stepper, stepper.step(0, seed=1)
 
     plain, limited = _gat(), _gat()
     _, expected = step(plain)
     stepper, loss = step(_OutOfMemory(limited, most=6))
-    assert stepper.micro_batch_size == 5
+    assert stepper.pipeline.limit == PackLimit(5)
     torch.testing.assert_close(loss, expected)
     np.testing.assert_allclose(_weights(plain), _weights(limited), rtol=1e-3, atol=2e-4)
     with pytest.raises(torch.OutOfMemoryError):

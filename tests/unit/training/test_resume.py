@@ -18,10 +18,13 @@ from core.models.vgae import Vgae
 from core.training import artifacts
 from core.training.batch_plan import plan_epoch
 from core.training.dqn import ReplayBuffer, train_agent
-from core.training.loop import Run, fit
+from core.training.loop import fit
 from core.training.mlp_fusion import train_mlp
 from core.training.objectives import GatObjective, VgaeObjective
+from core.training.packs import PackLimit
+from core.training.pipeline import Pipeline
 from core.training.precision import Precision, one_thread
+from core.training.run import Run
 from core.training.seeds import random_states, restore_random_states, seeded
 from core.training.step import Objective, Stepper
 from settings.models import FusionSettings, ModelSettings
@@ -71,7 +74,7 @@ def vgae_objective() -> VgaeObjective:
 
 def stepper(objective: Objective, micro_batch_size: int = 5, precision: Precision = CPU) -> Stepper:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=0.01, fused=True)
-    return Stepper(objective, DATA, optimizer, precision, micro_batch_size)
+    return Stepper(objective, Pipeline(DATA, PackLimit(micro_batch_size)), optimizer, precision)
 
 
 def train_graphs(run: Run, objective: Objective) -> dict[str, torch.Tensor]:
@@ -198,13 +201,14 @@ def through_a_file(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_part_of_a_steppers_state_comes_back(tmp_path: Path) -> None:
     trained, fresh = (stepper(gat_objective(), micro, FP16) for micro in (5, 4096))
-    trained.step(np.arange(8), seed=0)
+    trained.begin(0, [np.arange(8), np.arange(8)])
+    trained.step(0, seed=0)
     trained.loss_scaler.update(1024.0)
-    trained.step(np.arange(8), seed=1)
+    trained.step(1, seed=1)
     state = trained.state_dict()
     assert state["loss_scaler"]["scale"] != fresh.state_dict()["loss_scaler"]["scale"]
     assert state["data_wait_s"] > 0
-    for part in ("module", "optimizer", "loss_scaler", "micro_batch_size", "data_wait_s"):
+    for part in ("module", "optimizer", "loss_scaler", "limit", "data_wait_s"):
         assert not same(state[part], fresh.state_dict()[part]), part
     fresh.load_state_dict(through_a_file(tmp_path, state))
     assert same(fresh.state_dict(), state)
@@ -214,7 +218,7 @@ def test_every_part_of_a_steppers_state_comes_back(tmp_path: Path) -> None:
 def test_the_smaller_micro_batch_stays_in_force(before: int, now: int, kept: int) -> None:
     fresh = stepper(gat_objective(), now)
     fresh.load_state_dict(stepper(gat_objective(), before).state_dict())
-    assert fresh.micro_batch_size == kept
+    assert fresh.pipeline.limit.graphs == kept
 
 
 class _FullOnce(GatObjective):

@@ -1,0 +1,22 @@
+"""Whose training it is."""
+
+from dataclasses import dataclass
+
+from core.events.catalogue import Emit
+from core.training.checkpoint import CheckpointFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """The names that a training's events carry, and where its checkpoints go."""
+
+    dataset: str
+    phase: str
+    model: str
+    checkpoints: CheckpointFolder
+    emit: Emit
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What every event of it begins with."""
+        return {"dataset": self.dataset, "phase": self.phase, "model": self.model}
