@@ -13,14 +13,19 @@ from core.can.graph_store import GraphStore
 from core.can.scaling import Scaler
 from core.events.catalogue import Emit, EpochFinished, Fact, ModelSaved
 from core.models.batch import GraphBatch
+from core.resources import usage as machine
 from core.training.checkpoint import CheckpointFolder
 from core.training.dqn import Windows
 from core.training.graph_data import GraphData
+from core.training.input_tuner import InputTuner, Usage
 from core.training.job import PhaseJob
 from core.training.phases import PHASES
+from core.training.pipeline import Pipeline
 from core.training.precision import Precision
 from core.training.run import Run
 from settings.app import Settings, load_settings
+from settings.dataset import DatasetSettings
+from settings.training import TrainingSettings
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 F = TypeVar("F", bound=Fact)
@@ -65,6 +70,11 @@ def make_run(
     clock: Callable[[], float] = time.monotonic,
 ) -> Run:
     return Run("d", "teacher", "m", CheckpointFolder(folder, "key", keep, interval_s, clock), emit)
+
+
+def make_tuner(pipeline: Pipeline, emit: Emit | None = None, usage: Usage | None = None) -> InputTuner:
+    run = make_run(Path(), emit or Recorder())
+    return InputTuner(pipeline, TrainingSettings(), DatasetSettings(), run, usage or machine.Usage())
 
 
 def losses(*recorders: Recorder) -> list[tuple[str, int, float, float, float | None, int]]:

@@ -89,6 +89,32 @@ class GraphData:
         Returns:
             The batch, on the device, without noise.
         """
+        return self.move(self.gather(graphs))
+
+    def move(self, batch: GraphBatch) -> GraphBatch:
+        """Bring what `gather` gave to the device; from pinned memory the copy is queued, not waited for."""
+        if self.home == self.device:
+            return batch
+        edges = batch.edges
+        return replace(
+            batch,
+            x=self._move(batch.x),
+            node_id=self._move(batch.node_id),
+            graph=self._move(batch.graph),
+            node_ptr=self._move(batch.node_ptr),
+            edges=Edges(self._move(edges.source), self._move(edges.target), edges.num_nodes),
+            edge_attr=self._move(batch.edge_attr),
+        )
+
+    def gather(self, graphs: NDArray[np.int64]) -> GraphBatch:
+        """Gather graphs side by side where the store is; any thread may.
+
+        Args:
+            graphs: int64 ``[B]``.
+
+        Returns:
+            The batch, not yet on the device (but in pinned memory) unless the store is.
+        """
         node_counts = self.num_nodes(graphs)
         graph, nodes, node_ptr = self._rows(self._node_ptr, graphs, node_counts)
         edge_graph, rows, _ = self._rows(
@@ -110,12 +136,12 @@ class GraphData:
         x = self._scaled(self._x.index_select(0, nodes), self._node_scale)
         node_id = self._node_id.index_select(0, nodes).long() & 0xFFFFFFFF
         return GraphBatch(
-            x=self._move(x),
-            node_id=self._move(node_id),
-            graph=self._move(graph),
-            node_ptr=self._move(node_ptr),
-            edges=Edges(self._move(ends[0]), self._move(ends[1]), len(x)),
-            edge_attr=self._move(edge_attr),
+            x=self._pin(x),
+            node_id=self._pin(node_id),
+            graph=self._pin(graph),
+            node_ptr=self._pin(node_ptr),
+            edges=Edges(self._pin(ends[0]), self._pin(ends[1]), len(x)),
+            edge_attr=self._pin(edge_attr),
             max_nodes=int(node_counts.max()),
         )
 
@@ -131,7 +157,11 @@ class GraphData:
         rows = torch.arange(total, device=self.home) + shift.index_select(0, graph)
         return graph, rows, torch.from_numpy(bounds).to(self.home, non_blocking=True)
 
+    def _pin(self, values: Tensor) -> Tensor:
+        return values if self.home == self.device else values.pin_memory()
+
     def _move(self, values: Tensor) -> Tensor:
+        # torch's pool of pinned memory gives a block to nobody before the copies queued from it are done.
         return values.to(self.device, non_blocking=True)
 
     def _scaled(self, values: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from core.events.catalogue import (
     EpochFinished,
     TrainingResumed,
 )
+from core.training.input_tuner import InputSummary
 from core.training.run import Run
 from core.training.seeds import random_states, restore_random_states, step_seed
 from settings.training import TrainingSettings
@@ -42,8 +43,8 @@ class Learner(Protocol):
     def step(self, index: int, seed: int) -> Tensor:
         """Update the weights once, by one of the epoch's steps; the mean loss, not synchronised."""
 
-    def take_data_wait_s(self) -> float:
-        """Seconds spent waiting for batches since the last call."""
+    def take_input_summary(self) -> InputSummary:
+        """How the steps since the last call were fed."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and primitives."""
@@ -149,7 +150,7 @@ def _run_epoch(
             num_steps=len(batches),
             duration_s=time.perf_counter() - began,
             graphs_per_s=sum(map(len, batches)) / (trained - began),
-            data_wait_s=learner.take_data_wait_s(),
+            **asdict(learner.take_input_summary()),
         )
     )
     better = val_loss < progress.best_loss

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.models.fusion import FusionNetwork
 from core.training.batch_plan import plan_epoch
+from core.training.input_tuner import InputSummary
 from core.training.loop import Validate, fit
 from core.training.precision import one_thread
 from core.training.run import Run
@@ -48,9 +49,9 @@ class WindowLearner(ABC):
         self.optimizer.step()
         return loss.detach()
 
-    def take_data_wait_s(self) -> float:
-        """Nothing is waited for."""
-        return 0.0
+    def take_input_summary(self) -> InputSummary:
+        """Nothing is gathered, nothing waited for."""
+        return InputSummary()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""

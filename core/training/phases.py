@@ -16,6 +16,7 @@ from core.errors import TrainingError
 from core.events.catalogue import Emit, ModelEvaluated, ModelSaved, ThresholdCalibrated
 from core.models.gat import Gat
 from core.models.vgae import Vgae
+from core.resources.usage import Usage
 from core.training import artifacts, detector
 from core.training.batch_plan import plan_curriculum_epoch, plan_epoch
 from core.training.calibration import Threshold, calibrate, mcc_at_half
@@ -25,6 +26,7 @@ from core.training.dqn import StateScale, train_agent
 from core.training.evaluation import evaluate_folder
 from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
+from core.training.input_tuner import InputTuner
 from core.training.job import PhaseJob
 from core.training.loop import Plan, Validate, fit
 from core.training.mlp_fusion import train_mlp
@@ -101,8 +103,10 @@ class _Workbench:
         weights = objective.module.to(self.precision.device).parameters()
         optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         pipeline = Pipeline(reader.data, PackLimit(reader.micro_batch_size))
-        stepper = Stepper(objective, pipeline, optimizer, self.precision)
-        fit(self.run(model), stepper, plan, validate, t, t.epochs)
+        run = self.run(model)
+        tuner = InputTuner(pipeline, t, self.job.settings.dataset, run, Usage())
+        stepper = Stepper(objective, pipeline, optimizer, self.precision, tuner)
+        fit(run, stepper, plan, validate, t, t.epochs)
 
     def plan(self, graphs: Indices) -> Plan:
         t = self.training

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.models.batch import GraphBatch
+from core.training.input_tuner import InputSummary, InputTuner
 from core.training.packs import PackLimit
 from core.training.pipeline import Pipeline
 from core.training.precision import Precision
@@ -45,24 +46,25 @@ class Stepper:
         pipeline: Where packs come from; its limit falls when memory runs out.
         optimizer: Updates ``objective.module``.
         precision: Number format of the forward pass.
+        tuner: Watches the pipeline and adjusts it.
     """
 
     objective: Objective
     pipeline: Pipeline
     optimizer: torch.optim.Optimizer
     precision: Precision
+    tuner: InputTuner
 
     def __post_init__(self) -> None:
         """Begin with an untouched loss scaler."""
         self._steps: Sequence[NDArray[np.int64]] = ()
-        self._data_wait_s = 0.0
         self.loss_scaler = torch.amp.GradScaler(self.precision.device.type, enabled=self.precision.scaled)
 
     def begin(self, epoch: int, steps: Sequence[NDArray[np.int64]]) -> None:
         """See ``core.training.loop.Learner``."""
-        del epoch
         self._steps = steps
         self.pipeline.begin(steps)
+        self.tuner.begin_epoch(epoch)
 
     def step(self, index: int, seed: int) -> Tensor:
         """Update the weights once.
@@ -89,6 +91,7 @@ class Stepper:
         nn.utils.clip_grad_norm_(self.module.parameters(), _MAX_GRADIENT_NORM)
         self.loss_scaler.step(self.optimizer)
         self.loss_scaler.update()
+        self.tuner.after_step(index)
         return loss
 
     @property
@@ -103,7 +106,7 @@ class Stepper:
             "optimizer": self.optimizer.state_dict(),
             "loss_scaler": self.loss_scaler.state_dict(),
             "limit": astuple(self.pipeline.limit),
-            "data_wait_s": self._waited_s(),
+            "input": self.tuner.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -114,16 +117,11 @@ class Stepper:
             self.loss_scaler.load_state_dict(state["loss_scaler"])
         limits = zip(astuple(self.pipeline.limit), state["limit"], strict=True)
         self.pipeline.limit = PackLimit(*(min(pair) for pair in limits))
-        self._data_wait_s = state["data_wait_s"]
+        self.tuner.load_state_dict(state["input"])
 
-    def take_data_wait_s(self) -> float:
-        """Seconds spent waiting for packs since the last call."""
-        waited, self._data_wait_s = self._waited_s(), 0.0
-        return waited
-
-    def _waited_s(self) -> float:
-        self._data_wait_s += self.pipeline.take_times().wait_s
-        return self._data_wait_s
+    def take_input_summary(self) -> InputSummary:
+        """See ``core.training.loop.Learner``."""
+        return self.tuner.take_summary()
 
     def _gradients(self, index: int, seed: int) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)

@@ -42,6 +42,7 @@ from settings.models import GatSettings, ModelSettings
 from settings.training import DistillationSettings
 from tests.benchmarks.generated_graphs import generate
 from tests.benchmarks.pyg_peer import PeerGat, peer_dataset, peer_epochs, peer_predictions
+from tests.training_helpers import make_tuner
 
 RESULTS = Path(__file__).parent / "results"
 PUBLISHED = ModelSettings.model_validate({"preset": "published"})
@@ -61,7 +62,8 @@ def our_epochs(
     """Endless epochs of our training, without validation, as the peer's."""
     module = objective.module.to(precision.device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, fused=True)
-    stepper = Stepper(objective, Pipeline(data, PackLimit(4096)), optimizer, precision)
+    pipeline = Pipeline(data, PackLimit(4096))
+    stepper = Stepper(objective, pipeline, optimizer, precision, make_tuner(pipeline))
     epoch = 0
     while True:
         module.train()

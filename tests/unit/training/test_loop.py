@@ -23,7 +23,7 @@ from core.training.step import Stepper
 from settings.models import ModelSettings
 from settings.training import TrainingSettings
 from tests.synthetic import make_store
-from tests.training_helpers import CPU, Recorder, flat, graph_data, make_run
+from tests.training_helpers import CPU, Recorder, flat, graph_data, make_run, make_tuner
 
 SIZES = ModelSettings.model_validate({"preset": "small"}).student
 STORE = make_store(40)
@@ -45,7 +45,8 @@ def _losses(values: Iterator[float]) -> Validate:
 
 def _stepper(objective: Any, micro_batch_size: int = 4096, lr: float = 1e-3) -> Stepper:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=lr, fused=True)
-    return Stepper(objective, Pipeline(DATA, PackLimit(micro_batch_size)), optimizer, CPU)
+    pipeline = Pipeline(DATA, PackLimit(micro_batch_size))
+    return Stepper(objective, pipeline, optimizer, CPU, make_tuner(pipeline))
 
 
 def _fit(

@@ -40,6 +40,7 @@ from tests.training_helpers import (
     graph_data,
     losses,
     make_run,
+    make_tuner,
 )
 
 SIZES = ModelSettings.model_validate({"preset": "small"}).student
@@ -74,7 +75,8 @@ def vgae_objective() -> VgaeObjective:
 
 def stepper(objective: Objective, micro_batch_size: int = 5, precision: Precision = CPU) -> Stepper:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=0.01, fused=True)
-    return Stepper(objective, Pipeline(DATA, PackLimit(micro_batch_size)), optimizer, precision)
+    pipeline = Pipeline(DATA, PackLimit(micro_batch_size))
+    return Stepper(objective, pipeline, optimizer, precision, make_tuner(pipeline))
 
 
 def train_graphs(run: Run, objective: Objective) -> dict[str, torch.Tensor]:
@@ -174,7 +176,7 @@ def test_an_epoch_cut_in_two_took_as_long_as_both_parts(tmp_path: Path) -> None:
     payload = torch.load(path, weights_only=True)
     assert payload["progress"]["worked_s"] > 0
     payload["progress"]["worked_s"] = 1000.0
-    payload["learner"]["data_wait_s"] = 500.0
+    payload["learner"]["input"]["wait_s"] = 500.0
     resumed = Recorder()
     run = make_run(tmp_path, resumed)
     run.checkpoints.write(0, 2, payload)
@@ -207,8 +209,8 @@ def test_every_part_of_a_steppers_state_comes_back(tmp_path: Path) -> None:
     trained.step(1, seed=1)
     state = trained.state_dict()
     assert state["loss_scaler"]["scale"] != fresh.state_dict()["loss_scaler"]["scale"]
-    assert state["data_wait_s"] > 0
-    for part in ("module", "optimizer", "loss_scaler", "limit", "data_wait_s"):
+    assert state["input"]["wait_s"] > 0
+    for part in ("module", "optimizer", "loss_scaler", "limit", "input"):
         assert not same(state[part], fresh.state_dict()[part]), part
     fresh.load_state_dict(through_a_file(tmp_path, state))
     assert same(fresh.state_dict(), state)

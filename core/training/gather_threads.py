@@ -1,0 +1,89 @@
+"""Threads that gather packs while the training thread computes."""
+
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Generic, TypeAlias, TypeVar
+
+import torch
+
+_PATIENCE_S = 10.0
+"""Longest wait for a thread that is to end, seconds: one that hangs in a read must not hold up the others."""
+
+T = TypeVar("T")
+_Jobs: TypeAlias = SimpleQueue[tuple[Future[T], Callable[[], T]] | None]
+
+
+class GatherThreads(Generic[T]):
+    """Threads that work through a queue, as many as are asked for at the moment.
+
+    They end on `close`, with the object, or with the process, which they never keep alive. Each uses one
+    thread of torch: packs are gathered side by side, not each by a team that waits for its slowest.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: _Jobs[T] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._num_wanted = 0
+        self._stopped = threading.Event()
+        self._end = weakref.finalize(self, _end, self._jobs, self._threads, self._stopped)
+
+    def resize(self, num_threads: int) -> None:
+        """Start threads, or have some end once what is queued now is done."""
+        for _ in range(self._num_wanted - num_threads):
+            self._jobs.put(None)
+        if num_threads > self._num_wanted:
+            self._threads[:] = [thread for thread in self._threads if thread.is_alive()]
+            self._start(num_threads - self._num_wanted)
+        self._num_wanted = num_threads
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Have a thread do some work; its result, or what it raised, is in the future."""
+        future: Future[T] = Future()
+        self._jobs.put((future, work))
+        return future
+
+    def close(self) -> None:
+        """End all threads; what none has begun is never done."""
+        self._end()
+
+    def _start(self, num_threads: int) -> None:
+        own = torch.get_num_threads()
+        for _ in range(num_threads):
+            ready = threading.Event()
+            thread = threading.Thread(
+                target=_work, args=(self._jobs, self._stopped, ready), name="gather", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+            ready.wait()
+        # Theirs became the default of threads that are yet to come, such as those of a backward pass.
+        torch.set_num_threads(own)
+
+
+def _work(jobs: _Jobs[T], stopped: threading.Event, ready: threading.Event) -> None:
+    torch.set_num_threads(1)
+    ready.set()
+    while (job := jobs.get()) and not stopped.is_set():
+        _do(*job)
+        del job  # with it the pack, which an idle thread must not hold
+
+
+def _do(future: "Future[T] | None", work: Callable[[], T]) -> None:
+    if future and future.set_running_or_notify_cancel():
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the training thread, whatever it is
+            future.set_exception(error)
+            future = None  # else error and frame would hold each other, and the frames below all tensors
+
+
+def _end(jobs: _Jobs[T], threads: list[threading.Thread], stopped: threading.Event) -> None:
+    stopped.set()
+    for _ in threads:
+        jobs.put(None)
+    for thread in threads:
+        if thread is not threading.current_thread():  # in which garbage may happen to be collected
+            thread.join(_PATIENCE_S)
