@@ -62,6 +62,9 @@ class EpochPoint:
     val_loss: float | None
 
 
+_SPANNING = {fact.TYPE for fact in (PhaseStarted, PhaseFinished, PhaseFailed, PlanResumed, PlanFinished)}
+
+
 def fold_spans(events: Iterable[Event]) -> list[Span]:
     """Fold a plan's events into attempts, in order of their beginning."""
     done: list[Span] = []
@@ -74,6 +77,8 @@ def fold_spans(events: Iterable[Event]) -> list[Span]:
 
     for event in events:
         before, now = now or event.occurred_at, event.occurred_at
+        if event.type not in _SPANNING:  # nearly all of them
+            continue
         match to_fact(event):
             case PhaseStarted() as fact:
                 key = (fact.dataset, fact.phase)
