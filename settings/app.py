@@ -1,29 +1,25 @@
 """All settings: defaults, then the settings file, then environment variables, then command-line flags."""
 
-import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings import SettingsError as EnvironmentSettingsError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from settings.data import DataSettings
 from settings.dataset import DatasetSettings
 from settings.errors import SettingsError
 from settings.graph import GraphSettings
 from settings.models import ModelSettings
+from settings.problems import explain
 from settings.resources import ResourceSettings
+from settings.sources import ENV_PREFIX, Origin, read_environment, read_file, read_overrides
 from settings.tracking import TrackingSettings
 from settings.training import TrainingSettings
-
-ENV_PREFIX = "CAN_RETRAIN__"
+from settings.tree import merge
 
 
 class Settings(BaseSettings):
@@ -36,6 +32,12 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
+    environment: Literal["auto", "gpu", "cpu", "ci"] = Field(
+        default="auto",
+        description="What settings that are not given are fitted to: `auto` to this machine's first GPU, or "
+        "to its CPU; `gpu` likewise, and no GPU is an error; `cpu` leaves GPUs alone; `ci` is a quick run "
+        "with the same bits everywhere: small models, few epochs, one thread, no MLflow.",
+    )
     output_dir: Path = Field(
         default=Path("outputs/enhanced_retraining"), description="Where every output goes."
     )
@@ -55,8 +57,30 @@ class Settings(BaseSettings):
         del settings_cls
         return (init_settings,)
 
+    @model_validator(mode="after")
+    def _one_device(self) -> Self:
+        if (self.environment, self.training.device) in {("gpu", "cpu"), ("cpu", "cuda")}:
+            raise ValueError(
+                f"environment is {self.environment}, but training.device is {self.training.device}: leave "
+                "one of the two out"
+            )
+        return self
 
-def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings, and where each of those given was given.
+
+    Attributes:
+        settings: The settings.
+        origins: By dotted name; a name that is absent has its default.
+    """
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+
+def read_settings(config: Path | None = None, **overrides: Any) -> LoadedSettings:
     """Read settings from defaults, a YAML file, the environment and explicit overrides, weakest first.
 
     Args:
@@ -64,55 +88,34 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
         overrides: Top-level groups as nested dictionaries, as given on the command line.
 
     Returns:
-        The validated settings.
+        The validated settings with the origin of every value.
 
     Raises:
-        SettingsError: A file that cannot be read or a value that is not allowed; every bad field is named.
+        SettingsError: A file that cannot be read or a value that is not allowed; every bad setting is named,
+            with its value and where it was given.
     """
-    source = str(config) if config else "defaults and environment"
+    file = [read_file(config, Settings)] if config else []
+    sources = [*file, read_environment(Settings), read_overrides(overrides)]
+    origins = reduce(lambda weaker, source: {**weaker, **source.origins}, sources, dict[str, Origin]())
+    given = reduce(lambda weaker, source: merge(weaker, source.values), sources, dict[str, Any]())
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"cannot read the settings file {config}: {error}") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"{config}: a settings file is a mapping of groups, not a {type(content).__name__}"
-        )
-    if not all(isinstance(key, str) for key in content):
-        raise SettingsError(f"{config}: the keys of a settings file are names of groups, not {list(content)}")
-    try:
-        given = _merge(_merge(content, _environment()), overrides)
-        return Settings.model_validate(given)
+        return LoadedSettings(Settings.model_validate(given), origins)
     except ValidationError as error:
-        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingsError(f"bad settings ({source}): {fields}") from error
+        raise SettingsError(explain(error, Settings, origins)) from error
 
 
-def flag_overrides(data_dir: Path | None, output_dir: Path | None) -> dict[str, Any]:
+def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+    """``read_settings`` for those who need not know where a value was given."""
+    return read_settings(config, **overrides).settings
+
+
+def flag_overrides(
+    data_dir: Path | None, output_dir: Path | None, environment: str | None = None
+) -> dict[str, Any]:
     """What the command line overrides, in the shape of the settings."""
-    data = {"data": {"data_dir": data_dir}} if data_dir else {}
-    return {**data, "output_dir": output_dir} if output_dir else data
-
-
-def _environment() -> dict[str, Any]:
-    for name in os.environ:
-        group = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
-        if name.upper().startswith(ENV_PREFIX) and group not in Settings.model_fields:
-            known = ", ".join(Settings.model_fields)
-            raise SettingsError(
-                f"environment variable {name}: there is no setting {group!r}; known are {known}"
-            )
-    try:
-        return EnvSettingsSource(Settings)()
-    except EnvironmentSettingsError as error:
-        raise SettingsError(f"bad settings (environment): {error}: {error.__cause__}") from error
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
-    return merged
+    flags = {
+        "data": {"data_dir": data_dir} if data_dir else None,
+        "output_dir": output_dir,
+        "environment": environment,
+    }
+    return {name: value for name, value in flags.items() if value}

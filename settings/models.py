@@ -1,10 +1,11 @@
 """Sizes of the models (published ones and a small preset for CPU machines)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, model_validator
 
 from settings.group import Group
+from settings.tree import merge
 
 
 class IdEmbeddingSettings(Group):
@@ -93,10 +94,23 @@ class ModelSettings(Group):
     teacher: ModelSizes
     student: ModelSizes
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_from_preset(cls, data: Any) -> Any:
+    def _fill_from_preset(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, dict):
-            return data
-        preset = data.get("preset", "small")
-        return {**_PRESETS.get(preset, {}), **data} if isinstance(preset, str) else data
+            return handler(data)
+        preset = data.get("preset")
+        sizes = _PRESETS.get(preset if isinstance(preset, str) else "small", _PRESETS["small"])
+        filled = handler(merge({name: size.model_dump() for name, size in sizes.items()}, data))
+        _forget_all_but(filled, data)
+        return filled
+
+
+def _forget_all_but(group: BaseModel, given: Any) -> None:
+    """Let nothing count as given but what was: another preset may take the place of the rest."""
+    if not isinstance(given, dict):
+        return
+    group.model_fields_set.intersection_update(given)
+    for name in type(group).model_fields:
+        if isinstance(inner := getattr(group, name), BaseModel):
+            _forget_all_but(inner, given.get(name, {}))
