@@ -59,15 +59,16 @@ class TrainingProcessError(RetrainError):
     """The training process failed.
 
     Args:
-        kind: Failure class: ``cuda_oom``, ``host_oom``, ``cuda_error``, ``killed``, ``hang``, ``data_error``
-            or ``bug``.
+        kind: Failure class: ``cuda_oom``, ``fragmentation``, ``host_oom``, ``cuda_error``, ``killed``,
+            ``hang``, ``data_error`` or ``bug``.
         message: What happened and what to do.
+        report: File with its stacks and last signs of life; None where there is none.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, report: str | None = None) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind, self.report = kind, report
 
-    def __reduce__(self) -> tuple[type["TrainingProcessError"], tuple[str, str]]:
-        """Keep the kind across process borders."""
-        return (TrainingProcessError, (self.kind, str(self)))
+    def __reduce__(self) -> tuple[type["TrainingProcessError"], tuple[str, str, str | None]]:
+        """Keep kind and report across process borders."""
+        return (TrainingProcessError, (self.kind, str(self), self.report))

@@ -1,12 +1,16 @@
 """The supervised training process: it runs training calls and can be lost without losing the plan."""
 
+import logging
+import math
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,36 +20,23 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from core.errors import TrainingProcessError
-from core.events.catalogue import Emit
+from core.events.fact import Emit
+from core.events.heartbeat import Beat
+from core.resources.exits import classify_exit, count_oom_kills, oom_kill_counters
+from core.resources.process_report import top_frames
+from core.resources.process_state import ProcessState
+from core.resources.process_watch import Watch
 from core.resources.worker import CALL_MARK, HEARD, STACK_SIGNAL, Outcome
 
 _WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]))"
-_STOP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-# What allocators print before they abort the process.
-_ALLOCATION_FAILURES = ("std::bad_alloc", "memory allocation of")
-_STACK_DUMP_S = 1.0
+_LOG = logging.getLogger(__name__)
+_SLICE_S = 1.0
+"""Silence is counted in slices, so that a machine that was suspended does not make everything look hung."""
+_BEATS_PER_TIMEOUT = 4
+_STACK_DUMP_S = 2.0
 _EXIT_S = 10.0
 _LOG_LINES = 20
-_TAIL_BYTES = 16_384
-
-
-def count_oom_kills(roots: Iterable[Path] = (Path("/sys/fs/cgroup"), Path("/proc"))) -> int:
-    """Count the kernel's out-of-memory kills so far; only its growth means something.
-
-    Args:
-        roots: Where cgroups (version 1 or 2) and ``/proc`` are mounted.
-
-    Returns:
-        Sum over ``memory.events``, ``memory/memory.oom_control`` and ``vmstat``, those that exist.
-    """
-    total = 0
-    for root in roots:
-        for name in ("memory.events", "memory/memory.oom_control", "vmstat"):
-            with suppress(OSError):
-                for line in (root / name).read_text(encoding="ascii").splitlines():
-                    key, _, value = line.partition(" ")
-                    total += int(value) if key == "oom_kill" else 0
-    return total
+_TAIL_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,8 @@ class TrainingProcess:
     It is a fresh interpreter (no fork: CUDA and threads survive none), so the cost of importing torch is paid
     once per process. It dies with its parent, ignores Ctrl-C, and is killed when a call does not end well, so
     that memory and CUDA context are truly released; the next call starts another. Its output and tracebacks
-    go to ``{log_dir}/{name}.log``. POSIX only.
+    go to ``{log_dir}/{name}.log``, how it is to ``{name}.state.json``, and why it failed to a report beside
+    them. POSIX only.
 
     Args:
         name: Name of the chain, used for the log file.
@@ -70,12 +62,15 @@ class TrainingProcess:
     Attributes:
         peak_memory_mib: Peak of the last call (VRAM allocated if it used CUDA, else resident memory); None
             before the first call and when the process died during it.
+        environment: Variables that children started from now on get besides this process's own.
     """
 
     def __init__(self, name: str, log_dir: Path) -> None:
         self.name = name
         self.log_path = log_dir / f"{name}.log"
         self.peak_memory_mib: float | None = None
+        self.environment: Mapping[str, str] = {}
+        self._watch = Watch(name, log_dir, self.log_path.name)
         self._child: _Child | None = None
         self._calling = threading.Lock()
 
@@ -90,6 +85,11 @@ class TrainingProcess:
         child = self._child
         return child.process.pid if child and child.keeper.is_alive() else None
 
+    @property
+    def state(self) -> ProcessState:
+        """What it does and how it fared; other processes see the same, up to a second later."""
+        return self._watch.state
+
     def run(self, target: str, *args: Any, on_fact: Emit, timeout_s: float | None = None) -> Any:
         """Call a function in the child.
 
@@ -98,44 +98,39 @@ class TrainingProcess:
             args: Picklable arguments.
             on_fact: Called here, in order, with each fact that the function emits; the function goes on when
                 it has returned.
-            timeout_s: Longest silence between facts, seconds; then the child counts as hanging, its stacks
-                are written to the log and it is killed. None waits for ever.
+            timeout_s: Longest time without progress (a fact, or a beat of ``core.events.heartbeat``),
+                seconds; then the child counts as hanging and is killed. None waits for ever.
 
         Returns:
             What the function returned (picklable).
 
         Raises:
             TrainingProcessError: The function raised, hung, or the child died; ``kind`` says which.
+            OSError: The child could not be started.
         """
         with self._calling:
             child = self._child if self._child and self.is_alive else self._start()
             self.peak_memory_mib = None
-            oom_kills = count_oom_kills()
+            call = _Call(target, timeout_s, oom_kill_counters(child.process.pid))
+            self._watch.call_began(target, timeout_s)
             try:
                 with suppress(BrokenPipeError, ConnectionResetError):  # then receiving tells how it died
-                    child.connection.send((target, args))
-                while True:
-                    try:
-                        if not child.connection.poll(timeout_s):
-                            raise self._hung(child, target, timeout_s)
-                        message = child.connection.recv()
-                    except (EOFError, ConnectionResetError):
-                        raise self._died(child, target, oom_kills) from None
-                    if isinstance(message, Outcome):
-                        return self._returned(message, target)
-                    on_fact(message)
-                    with suppress(BrokenPipeError, ConnectionResetError):
-                        child.connection.send_bytes(HEARD)
+                    child.connection.send((target, args, call.beat_interval_s))
+                value = self._returned(self._listen(child, call, on_fact), target)
+            except TrainingProcessError as error:
+                self._watch.failed(error)
+                self._kill()
+                raise
             except BaseException:
                 self.stop()
                 raise
+            self._watch.call_ended()
+            return value
 
     def stop(self) -> None:
         """Kill the child and its own children now; a call under way in another thread fails as ``killed``."""
-        child, self._child = self._child, None
-        if child and child.keeper.is_alive():  # else the id may be another process's by now
-            _kill_group(child.process.pid)
-            child.keeper.join()
+        self._kill()
+        self._watch.ended()
 
     def __enter__(self) -> Self:
         """The process itself; nothing is started yet."""
@@ -151,14 +146,51 @@ class TrainingProcess:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = multiprocessing.Pipe()
         started: Future[subprocess.Popen[bytes]] = Future()
+        environment = {**os.environ, **self.environment}
         with theirs, self.log_path.open("ab") as log:
             keeper = threading.Thread(
-                target=_keep, args=(self.name, theirs.fileno(), log, started), name=self.name, daemon=True
+                target=_keep,
+                args=(self.name, theirs.fileno(), log, environment, started),
+                name=self.name,
+                daemon=True,
             )
             keeper.start()
             process = started.result()
         self._child = _Child(process, ours, keeper)
+        self._watch.started(process.pid)
         return self._child
+
+    def _kill(self) -> None:
+        child, self._child = self._child, None
+        if child and child.keeper.is_alive():  # else the id may be another process's by now
+            _kill_group(child.process.pid)
+            child.keeper.join(_EXIT_S)
+            if child.keeper.is_alive():
+                _LOG.error("process %s cannot be killed: it waits for a disk or driver", child.process.pid)
+
+    def _listen(self, child: _Child, call: "_Call", on_fact: Emit) -> Outcome:
+        """Hand on facts until the call ends, the child dies, or there was no progress for too long."""
+        silent_s = 0.0
+        while True:
+            slice_s = min(_SLICE_S, call.timeout_s - silent_s)
+            try:
+                message = child.connection.recv() if child.connection.poll(slice_s) else None
+            except (EOFError, ConnectionResetError):
+                raise self._died(child, call) from None
+            if isinstance(message, Outcome):
+                return message
+            if message is None:
+                silent_s += slice_s
+                self._watch.tick()
+                if silent_s >= call.timeout_s:
+                    raise self._hung(child, call)
+                continue
+            silent_s = 0.0
+            self._watch.heard(message)
+            if not isinstance(message, Beat):
+                on_fact(message)
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    child.connection.send_bytes(HEARD)
 
     def _returned(self, outcome: Outcome, target: str) -> Any:
         self.peak_memory_mib = outcome.peak_memory_mib
@@ -166,65 +198,119 @@ class TrainingProcess:
             return outcome.value
         if outcome.failure == "data_error":
             raise TrainingProcessError(outcome.failure, outcome.message)
-        raise TrainingProcessError(
-            outcome.failure, f"{target} failed ({outcome.failure}), see {self.log_path}:\n{outcome.message}"
-        )
+        what = f"{target} failed ({outcome.failure})"
+        report = self._watch.report(outcome.failure, what, what_it_printed=self._last_output())
+        message = f"{what}, see {self.log_path}:\n{outcome.message}"
+        raise TrainingProcessError(outcome.failure, message, report)
 
-    def _hung(self, child: _Child, target: str, timeout_s: float | None) -> TrainingProcessError:
-        child.process.send_signal(STACK_SIGNAL)
-        child.keeper.join(_STACK_DUMP_S)
-        return TrainingProcessError(
-            "hang", f"{target} made no progress for {timeout_s:g} s; where it hung is in {self.log_path}"
-        )
+    def _hung(self, child: _Child, call: "_Call") -> TrainingProcessError:
+        stacks = self._stacks(child)
+        what = f"{call.target} made no progress for {call.timeout_s:g} s"
+        report = self._watch.report("hang", what, stacks=stacks or "it did not answer")
+        return self._lost("hang", what, stacks, report)
 
-    def _died(self, child: _Child, target: str, oom_kills: int) -> TrainingProcessError:
+    def _died(self, child: _Child, call: "_Call") -> TrainingProcessError:
         child.keeper.join(_EXIT_S)
-        code = child.process.returncode
-        log = _last_call_log(self.log_path)
-        reason = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        kind = "bug"
-        if code == -signal.SIGKILL and count_oom_kills() > oom_kills:
-            kind, reason = "host_oom", "SIGKILL by the kernel: the machine or container ran out of memory"
-        elif code == -signal.SIGABRT and any(text in log for text in _ALLOCATION_FAILURES):
-            kind, reason = "host_oom", "SIGABRT: an allocation failed"
-        elif code is not None and -code in _STOP_SIGNALS:
-            kind = "killed"
+        output = self._last_output()
+        oom_killed = count_oom_kills(call.oom_kill_counters) > call.oom_kills
+        kind, reason = classify_exit(child.process.returncode, output, oom_killed=oom_killed)
+        what = f"the training process ended during {call.target} ({reason})"
+        report = self._watch.report("crash" if kind == "bug" else kind, what, what_it_printed=output)
+        tail = "\n".join(output.splitlines()[-_LOG_LINES:])
+        return self._lost(kind, what, output, report, f":\n{tail}" if tail else "")
+
+    def _lost(
+        self, kind: str, what: str, output: str, report: str | None, tail: str = ""
+    ) -> TrainingProcessError:
+        where = f"; it was in {frames}" if (frames := top_frames(output)) else ""
+        last = self.state.doing
         return TrainingProcessError(
-            kind,
-            f"the training process ended during {target} ({reason}), see {self.log_path}:\n"
-            + "\n".join(log.splitlines()[-_LOG_LINES:]),
+            kind, f"{what}, last seen {last}{where}; see {report or self.log_path}{tail}", report
         )
 
+    def _stacks(self, child: _Child) -> str:
+        """Have the child write the stacks of its threads to its log, which works while it is in C code."""
+        before = size = self._log_size()
+        with suppress(ProcessLookupError):
+            child.process.send_signal(STACK_SIGNAL)
+            child.process.send_signal(signal.SIGCONT)  # a stopped process heeds no other signal
+        deadline = time.monotonic() + _STACK_DUMP_S
+        while time.monotonic() < deadline and child.keeper.is_alive():
+            time.sleep(_STACK_DUMP_S / 20)
+            last, size = size, self._log_size()
+            if size == last > before:
+                break
+        return self._output_after(before)
 
-def _keep(name: str, fd: int, log: IO[bytes], started: "Future[subprocess.Popen[bytes]]") -> None:
+    def _log_size(self) -> int:
+        try:
+            return self.log_path.stat().st_size
+        except FileNotFoundError:  # someone removed it
+            return 0
+
+    def _output_after(self, start: int) -> str:
+        """What the child printed from a place of its log on, or the end of it."""
+        with suppress(FileNotFoundError), self.log_path.open("rb") as log:
+            log.seek(max(start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return log.read().decode("utf-8", "replace")
+        return ""
+
+    def _last_output(self) -> str:
+        """The end of what the last call printed."""
+        return self._output_after(0).rpartition(f"\n{CALL_MARK}")[2]
+
+
+class _Call:
+    """One call under way.
+
+    Args:
+        target: The function.
+        timeout_s: Longest time without progress; None for ever.
+        oom_kill_counters: Where the kernel counts what it kills.
+    """
+
+    def __init__(self, target: str, timeout_s: float | None, oom_kill_counters: list[Path]) -> None:
+        self.target = target
+        self.timeout_s = math.inf if timeout_s is None else timeout_s
+        self.beat_interval_s = min(_SLICE_S, self.timeout_s / _BEATS_PER_TIMEOUT)
+        self.oom_kill_counters = oom_kill_counters
+        self.oom_kills = count_oom_kills(oom_kill_counters)
+
+
+def _keep(
+    name: str,
+    fd: int,
+    log: IO[bytes],
+    environment: Mapping[str, str],
+    started: "Future[subprocess.Popen[bytes]]",
+) -> None:
     """Start the child, stay for its whole life, and leave none of its own children behind.
 
     PR_SET_PDEATHSIG fires when the *thread* that started a child ends; this one ends only after the child.
     """
+    ended, lifeline = os.pipe()
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-X", "faulthandler", "-c", _WORKER, str(fd), name],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            pass_fds=(fd,),
+            pass_fds=(fd, lifeline),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+            env={**environment, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
         )
     except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
         started.set_exception(error)
+        os.close(ended)
         return
+    finally:
+        os.close(lifeline)
     started.set_result(process)
     process.wait()
     _kill_group(process.pid)
-
-
-def _last_call_log(path: Path) -> str:
-    """The end of what the last call wrote; empty if someone removed the log."""
-    with suppress(FileNotFoundError), path.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        return log.read().decode("utf-8", "replace").rpartition(f"\n{CALL_MARK}")[2]
-    return ""
+    # The end of the pipe means that its guardian, the last to hold the other end, is gone too.
+    select.select([ended], [], [], _EXIT_S)
+    os.close(ended)
 
 
 def _kill_group(pid: int) -> None:

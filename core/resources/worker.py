@@ -1,8 +1,9 @@
 """The inside of the training process: runs one call after another until its parent goes away.
 
-Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args)``; back come the
-facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call goes on only when a fact
-of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the log.
+Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args, beat_interval_s)``;
+back come the facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call goes on
+only when a fact of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the log. In
+between come beats, the latest every so often and only after progress, which nobody waits for.
 """
 
 import ctypes
@@ -16,14 +17,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from core.events import heartbeat
 from core.resources.failures import classify
 from settings.errors import RetrainError
 
@@ -35,6 +37,8 @@ HEARD = b"heard"
 
 CALL_MARK = "--- "
 """Begins the line of the log that begins a call."""
+
+Send = Callable[[Any], None]
 
 _PR_SET_PDEATHSIG = 1
 _TRACEBACK_LINES = 12
@@ -91,13 +95,35 @@ def _peak_memory_mib() -> float:
         return peak_bytes / 2**20
 
 
-def _call(request: bytes, emit: Callable[[Any], None]) -> Outcome:
+@contextmanager
+def _beating(send: Send, interval_s: float) -> Iterator[None]:
+    """Send the latest beat as often as there is a new one, at most once per interval."""
+    ended, sent = threading.Event(), heartbeat.latest()
+
+    def send_beats() -> None:
+        last = sent
+        while not ended.wait(interval_s):
+            if (latest := heartbeat.latest()) is not last:
+                last = latest
+                send(latest)
+
+    thread = threading.Thread(target=send_beats, name="beats", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _call(request: bytes, emit: Send, send: Send) -> Outcome:
     _reset_peak_memory()
     try:
-        target, args = pickle.loads(request)  # noqa: S301 - from our own parent
+        target, args, beat_interval_s = pickle.loads(request)  # noqa: S301 - from our own parent
         print(f"{CALL_MARK}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {target}", file=sys.stderr)
         module, _, function = target.partition(":")
-        value = getattr(importlib.import_module(module), function)(*args, emit)
+        with _beating(send, beat_interval_s):
+            value = getattr(importlib.import_module(module), function)(*args, emit)
         return Outcome(value, None, "", _peak_memory_mib())
     except BaseException as error:  # noqa: BLE001 - SystemExit too: whatever ends a call is told to the parent
         # Frames hold the tensors that filled the memory: let go of them before anything else is allocated.
@@ -106,10 +132,27 @@ def _call(request: bytes, emit: Callable[[Any], None]) -> Outcome:
         return Outcome(None, classify(error), _describe(error), _peak_memory_mib())
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it is gone (prctl(2), Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _die_with_parent(signum: int) -> None:
+    """Have the kernel signal this process when the thread that started it is gone (prctl(2), Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
+def _start_guardian() -> None:
+    """Fork a process that kills what this one started when it dies, even by SIGKILL together with its parent.
+
+    It does nothing but wait for that, in a session of its own, so that whoever kills the group spares it.
+    """
+    trained = os.getpid()
+    if os.fork():
+        return
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    _die_with_parent(signal.SIGUSR2)
+    if os.getppid() == trained:
+        signal.sigwait([signal.SIGUSR2])
+    with suppress(ProcessLookupError):
+        os.killpg(trained, signal.SIGKILL)
+    os._exit(0)
 
 
 def _kill_own_group() -> None:
@@ -133,24 +176,29 @@ def _receive(
 def main(fd: int) -> None:
     """Serve calls that arrive on a socket until the parent closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _die_with_parent()
+    if sys.platform == "linux":
+        _start_guardian()
+        _die_with_parent(signal.SIGKILL)
     faulthandler.register(STACK_SIGNAL, all_threads=True)
     connection: Connection[Any, Any] = Connection(fd)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    sending = threading.Lock()
+    sending, emitting = threading.Lock(), threading.Lock()
+
+    def send(message: Any) -> None:
+        with sending:
+            connection.send(message)
 
     def emit(fact: Any) -> None:
-        with sending:
-            connection.send(fact)
+        with emitting:
+            send(fact)
             heard.get()
 
     threading.Thread(target=_receive, args=(connection, requests, heard), daemon=True).start()
     while True:
-        outcome = _call(requests.get(), emit)
-        with sending:
-            try:
-                connection.send(outcome)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                message = f"the returned value cannot be sent to the parent: {error}"
-                connection.send(Outcome(None, "bug", message, outcome.peak_memory_mib))
+        outcome = _call(requests.get(), emit, send)
+        try:
+            send(outcome)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            message = f"the returned value cannot be sent to the parent: {error}"
+            send(Outcome(None, "bug", message, outcome.peak_memory_mib))

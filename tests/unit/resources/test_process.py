@@ -10,8 +10,9 @@ import pytest
 
 from core.errors import TrainingProcessError
 from core.events.catalogue import ChainStarted, Fact
+from core.resources.exits import count_oom_kills
 from core.resources.failures import retryable
-from core.resources.process import TrainingProcess, count_oom_kills
+from core.resources.process import TrainingProcess
 
 TARGETS = "tests.training_targets:"
 
@@ -216,4 +217,5 @@ def test_out_of_memory_kills_are_read_from_both_cgroup_versions_and_vmstat(tmp_p
     (tmp_path / "memory.events").write_text("low 0\noom 9\noom_kill 3\noom_group_kill 1\n")
     (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 20\n")
     (tmp_path / "vmstat").write_text("nr_free_pages 7\noom_kill 100\n")
-    assert count_oom_kills([tmp_path, tmp_path / "nothing"]) == 123
+    files = [tmp_path / name for name in ("memory.events", "memory/memory.oom_control", "vmstat", "no")]
+    assert count_oom_kills(files) == 123
