@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,11 +35,13 @@ from core.can.store_writer import StoreWriter, write_array, write_manifest
 from core.errors import CaptureError, GraphStoreError
 from core.events.catalogue import CaptureRefused, Emit, GraphsBuilt, RowsQuarantined
 from core.events.files import fsync_folder
+from core.events.heartbeat import beat
 from settings.app import Settings
 from settings.data import DatasetSettings, DataSettings
 from settings.graph import GraphSettings
 
 _log = logging.getLogger(__name__)
+_LOCK_POLL_S = 0.1
 
 
 def build_graph_store(
@@ -145,8 +147,18 @@ def _only_builder(cache_dir: Path, digest: str) -> Iterator[None]:
     """Hold a store's lock; the system lets go of it when the process ends, however it ends."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     with (cache_dir / f"{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not _try_lock(lock):
+            beat("waiting for another process to build the same graphs")  # it has a supervisor of its own
+            time.sleep(_LOCK_POLL_S)
         yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -271,6 +283,7 @@ class _Build:
                 labelled = labelled or bool((frames.attack >= 0).any())
                 for block in iter_graphs(frames, graph.window, graph.stride_frames):
                     writer.append(block, index)
+                    beat(num_graphs=len(block.y))
         finally:
             self._tell_quarantined(reader)
         _check_usable(capture, reader.num_frames, writer.num_graphs - before, labelled, graph)

@@ -20,6 +20,7 @@ from core.can.quarantine import BLANK, GOOD, MAX_EXAMPLE_CHARS, MAX_EXAMPLES, RE
 from core.can.scan import PAD
 from core.can.text_formats import HEADERLESS, CsvLayout, Parse, parse_csv
 from core.errors import CaptureError
+from core.events.heartbeat import beat
 
 BLOCK_BYTES = 2 << 20
 SNIFFED_BYTES = 1 << 16
@@ -73,6 +74,7 @@ class CaptureReader:
         for candidates, describe, next_timestamp in _with_next_timestamp(self._source()):
             frames = self._accept(candidates, next_timestamp)
             self._put_aside(candidates, describe)
+            beat(f"reading {self.path.name}", row=self.num_frames + len(frames) + self.quarantine.num_rows)
             if len(frames):
                 self.num_frames += len(frames)
                 yield self._attack_rule.label(frames) if self._attack_rule else frames

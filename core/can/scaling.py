@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from core.can.graph_store import NUM_EDGE_FEATURES, NUM_NODE_FEATURES, GraphStore
 from core.can.splits import TRAIN
 from core.errors import CaptureError
+from core.events.heartbeat import beat
 
 _CHUNK_GRAPHS = 256
 _CONSTANT = 1e-6
@@ -62,6 +63,7 @@ class Scaler:
                 edges.add(store.edge_attr, store.edge_ptr, chunk)
                 _let_go(store.x)
                 _let_go(store.edge_attr)
+            beat("fitting the scale of features", num_graphs=len(chunk))
         return cls(*nodes.mean_and_std(), *edges.mean_and_std(), clip=clip)
 
     def scale_nodes(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

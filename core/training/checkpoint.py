@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import ArtifactError
 from core.events.files import replace_file
+from core.events.heartbeat import beat
 from core.training import artifacts
 
 CHECKPOINT_VERSION = 2
@@ -63,6 +64,7 @@ class CheckpointFolder:
             OSError: The folder cannot be written; the checkpoints before are untouched.
         """
         path = self.folder / f"epoch-{epoch:06d}-step-{num_steps:08d}.pt"
+        beat()
         sha256 = artifacts.save(path, payload)
         sidecar = {"version": CHECKPOINT_VERSION, "sha256": sha256, "key": self.key}
         replace_file(path.with_suffix(".json"), json.dumps(sidecar).encode())

@@ -20,6 +20,7 @@ from core.events.catalogue import (
     EpochFinished,
     TrainingResumed,
 )
+from core.events.heartbeat import beat
 from core.training.input_tuner import InputSummary
 from core.training.run import Run
 from core.training.seeds import random_states, restore_random_states, step_seed
@@ -123,6 +124,9 @@ def _run_epoch(
     pending: list[Tensor] = []  # on the device: only a checkpoint and the epoch's end wait for it
     for step in range(len(losses), len(batches)):
         pending.append(learner.step(step, step_seed(training.seed, epoch, step)))
+        # The latest loss that is known without waiting for the device.
+        known = {"loss": losses[-1]} if losses else {}
+        beat(f"training {run.model}", epoch=epoch, step=step + 1, num_steps=len(batches), **known)
         if run.checkpoints.due:
             losses += _finite(run, pending, progress)
             pending.clear()
@@ -131,6 +135,7 @@ def _run_epoch(
     losses += _finite(run, pending, progress)
     trained = time.perf_counter()
     learner.module.eval()
+    beat(f"validating {run.model}", epoch=epoch)
     val_loss, val_metric = validate()
     if not math.isfinite(val_loss):
         raise TrainingError(

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.events.heartbeat import beat
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.models.segments import segment_max, segment_mean
@@ -39,6 +40,7 @@ class Reader:
         for start in range(0, len(graphs), size):
             chosen = graphs[start : start + size]
             yield chosen, self.data.batch(chosen)
+            beat(num_graphs=len(chosen))
 
 
 @dataclass(frozen=True)
