@@ -136,6 +136,23 @@ class Recommendation(View):
     reasons: tuple[str, ...]
 
 
+class ModelBottleneck(View):
+    """What kept the training of one model from being faster, as ``core.resources.verdict`` judges."""
+
+    dataset: str
+    phase: str
+    model: str
+    bottleneck: str = Field(
+        description="data_wait, launch_bound, compute_bound, memory_bound, idle or unknown."
+    )
+    cause: str = Field(description="What exactly, in a word.")
+    reason: str = Field(description="The measurements that led to it.")
+    change: str = Field(description="What to change, naming settings; empty where nothing is known to help.")
+    settings: tuple[str, ...] = Field(description="The settings that `change` names.")
+    numbers: dict[str, float | int | str] = Field(description="What was measured, shares from 0 to 1.")
+    missing: tuple[str, ...] = Field(description="What would have had to be measured for a verdict.")
+
+
 class RetrainingResults(View):
     """What a plan came to."""
 
@@ -149,6 +166,9 @@ class RetrainingResults(View):
     settings_digest: str | None = None
     datasets: dict[str, DatasetResult] = {}
     recommendation: Recommendation | None = None
+    bottlenecks: tuple[ModelBottleneck, ...] = Field(
+        default=(), description="By dataset, phase and model; needs the plan's resource samples."
+    )
 
 
 class RetrainingPlan(View):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, get_type_hints
 from urllib.parse import quote, unquote
 
 import polars as pl
@@ -26,20 +27,62 @@ from core.events.segments import encode_frame, is_changed
 class ResourceSample:
     """What the machine did at one moment, seen with one of its GPUs; None is what could not be measured.
 
+    Rates are means since the sample before. The machine is what its kernel shows, but RAM and the number of
+    CPUs are the container's where it limits them. A GPU is a board, or the MIG slice of one that training
+    uses; power, temperature, clocks, errors and the PCIe link are always the board's.
+
     Attributes:
         occurred_at: When it was measured, UTC; equal for all GPUs of one moment.
-        cpu_percent: Mean use of all CPUs since the sample before, 0 to 100.
+        cpu_percent: Mean use of all of the machine's CPUs, 0 to 100.
         ram_used_mib: RAM in use that cannot be had for the asking (total minus available).
-        ram_total_mib: RAM of the machine.
+        ram_total_mib: RAM there is.
         process_rss_mib: Resident memory of the sampling process and the training processes.
         disk_free_mib: Free space where outputs go.
-        gpu_index: NVML's index; None on a machine without a GPU.
+        gpu_index: NVML's index of the board; None on a machine without a GPU.
         gpu_name: Name of the GPU.
         gpu_utilization_percent: NVML's share of time in which any kernel ran.
         vram_used_mib: VRAM in use by all processes.
         vram_total_mib: VRAM of the GPU.
         gpu_power_w: Power draw of the board.
         gpu_temperature_c: Temperature of the chip.
+        num_cpus: CPUs that may be used.
+        load_average: Processes that ran or waited to, mean of the last minute.
+        swap_used_mib: Swap in use.
+        swap_total_mib: Swap there is.
+        swap_in_bytes_per_s: Read back from swap.
+        swap_out_bytes_per_s: Written to swap.
+        disk_read_bytes_per_s: Read from all disks.
+        disk_write_bytes_per_s: Written to all disks.
+        network_received_bytes_per_s: Over all interfaces.
+        network_sent_bytes_per_s: Over all interfaces.
+        training_num_processes: Training processes and their descendants.
+        training_cpu_percent: Their CPU time; 100 is one CPU busy.
+        training_rss_mib: Their resident memory; shared pages count once per process.
+        training_num_threads: Their threads.
+        training_read_bytes_per_s: What they had read from disks.
+        training_write_bytes_per_s: What they had written to disks.
+        training_major_faults_per_s: Times they waited for a page of memory from a disk.
+        cuda_index: Place among the GPUs that may be used, CUDA's own index; training uses the first.
+        gpu_uuid: UUID of the board, or of the MIG slice.
+        gpu_memory_utilization_percent: NVML's share of time in which VRAM was read or written.
+        gpu_sm_activity_percent: Mean share of multiprocessors that had work (Hopper and later).
+        gpu_sm_occupancy_percent: Mean share of possible warps that were resident (Hopper and later).
+        gpu_tensor_activity_percent: Mean share of time in tensor instructions (Hopper and later).
+        gpu_dram_activity_percent: Share of the memory bandwidth that was used (Hopper and later).
+        gpu_sm_clock_mhz: Clock of the multiprocessors.
+        gpu_memory_clock_mhz: Clock of the memory.
+        gpu_throttle_reasons: Names of what holds the clocks down, joined by commas; empty for nothing.
+        gpu_power_limit_w: Power draw at which the clocks are lowered.
+        gpu_pcie_received_bytes_per_s: From the host to the GPU.
+        gpu_pcie_sent_bytes_per_s: From the GPU to the host.
+        gpu_pcie_generation: Of the link as it is now; it is lowered at rest.
+        gpu_pcie_width: Lanes of the link as it is now.
+        gpu_num_corrected_errors: Memory errors since the driver was loaded that did no harm.
+        gpu_num_uncorrected_errors: Memory errors since the driver was loaded that destroyed data.
+        gpu_last_xid: Number of the last critical error that the driver told of while this was sampled; 0 for
+            none.
+        not_measured: JSON object of fields and why they are None; ``{}`` for none; None where it is as in the
+            sample of this GPU before.
     """
 
     occurred_at: datetime
@@ -55,24 +98,53 @@ class ResourceSample:
     vram_total_mib: float | None = None
     gpu_power_w: float | None = None
     gpu_temperature_c: float | None = None
+    num_cpus: int | None = None
+    load_average: float | None = None
+    swap_used_mib: float | None = None
+    swap_total_mib: float | None = None
+    swap_in_bytes_per_s: float | None = None
+    swap_out_bytes_per_s: float | None = None
+    disk_read_bytes_per_s: float | None = None
+    disk_write_bytes_per_s: float | None = None
+    network_received_bytes_per_s: float | None = None
+    network_sent_bytes_per_s: float | None = None
+    training_num_processes: int | None = None
+    training_cpu_percent: float | None = None
+    training_rss_mib: float | None = None
+    training_num_threads: int | None = None
+    training_read_bytes_per_s: float | None = None
+    training_write_bytes_per_s: float | None = None
+    training_major_faults_per_s: float | None = None
+    cuda_index: int | None = None
+    gpu_uuid: str | None = None
+    gpu_memory_utilization_percent: float | None = None
+    gpu_sm_activity_percent: float | None = None
+    gpu_sm_occupancy_percent: float | None = None
+    gpu_tensor_activity_percent: float | None = None
+    gpu_dram_activity_percent: float | None = None
+    gpu_sm_clock_mhz: float | None = None
+    gpu_memory_clock_mhz: float | None = None
+    gpu_throttle_reasons: str | None = None
+    gpu_power_limit_w: float | None = None
+    gpu_pcie_received_bytes_per_s: float | None = None
+    gpu_pcie_sent_bytes_per_s: float | None = None
+    gpu_pcie_generation: int | None = None
+    gpu_pcie_width: int | None = None
+    gpu_num_corrected_errors: int | None = None
+    gpu_num_uncorrected_errors: int | None = None
+    gpu_last_xid: int | None = None
+    not_measured: str | None = None
 
+
+_COLUMN_TYPES: dict[Any, pl.DataType] = {
+    datetime: pl.Datetime("us", "UTC"),
+    float | None: pl.Float64(),
+    int | None: pl.Int64(),
+    str | None: pl.String(),
+}
 
 SAMPLE_SCHEMA = pl.Schema(
-    [
-        ("occurred_at", pl.Datetime("us", "UTC")),
-        ("cpu_percent", pl.Float64),
-        ("ram_used_mib", pl.Float64),
-        ("ram_total_mib", pl.Float64),
-        ("process_rss_mib", pl.Float64),
-        ("disk_free_mib", pl.Float64),
-        ("gpu_index", pl.Int64),
-        ("gpu_name", pl.String),
-        ("gpu_utilization_percent", pl.Float64),
-        ("vram_used_mib", pl.Float64),
-        ("vram_total_mib", pl.Float64),
-        ("gpu_power_w", pl.Float64),
-        ("gpu_temperature_c", pl.Float64),
-    ]
+    [(name, _COLUMN_TYPES[kind]) for name, kind in get_type_hints(ResourceSample).items()]
 )
 """Columns of a file: the fields of ``ResourceSample``."""
 
