@@ -1,5 +1,6 @@
 """Threads that gather packs while the training thread computes."""
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Generic, TypeAlias, TypeVar
 
 import torch
 
-_PATIENCE_S = 10.0
-"""Longest wait for a thread that is to end, seconds: one that hangs in a read must not hold up the others."""
+_PATIENCE_S = 5.0
+"""Longest wait for a thread that is to end, seconds; one may hang in a read."""
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _Jobs: TypeAlias = SimpleQueue[tuple[Future[T], Callable[[], T]] | None]
@@ -26,18 +29,23 @@ class GatherThreads(Generic[T]):
     def __init__(self) -> None:
         self._jobs: _Jobs[T] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._num_wanted = 0
+        self._num_asked = self._num_running = 0
         self._stopped = threading.Event()
         self._end = weakref.finalize(self, _end, self._jobs, self._threads, self._stopped)
 
     def resize(self, num_threads: int) -> None:
-        """Start threads, or have some end once what is queued now is done."""
-        for _ in range(self._num_wanted - num_threads):
+        """Start threads, or have some end once what is queued now is done.
+
+        Raises:
+            MemoryError: There is no room for a single thread.
+        """
+        if num_threads == self._num_asked:
+            return
+        self._num_asked = num_threads
+        for _ in range(self._num_running - num_threads):
             self._jobs.put(None)
-        if num_threads > self._num_wanted:
-            self._threads[:] = [thread for thread in self._threads if thread.is_alive()]
-            self._start(num_threads - self._num_wanted)
-        self._num_wanted = num_threads
+        self._num_running = min(self._num_running, num_threads)
+        self._start(num_threads - self._num_running)
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
         """Have a thread do some work; its result, or what it raised, is in the future."""
@@ -50,21 +58,31 @@ class GatherThreads(Generic[T]):
         self._end()
 
     def _start(self, num_threads: int) -> None:
+        self._threads[:] = [thread for thread in self._threads if thread.is_alive()]
         own = torch.get_num_threads()
         for _ in range(num_threads):
             ready = threading.Event()
             thread = threading.Thread(
                 target=_work, args=(self._jobs, self._stopped, ready), name="gather", daemon=True
             )
-            thread.start()
-            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError as error:  # what Python says when there is no memory for its stack
+                if not self._num_running:
+                    self._num_asked = 0
+                    raise MemoryError("no memory for a thread that gathers packs") from error
+                _LOG.warning("no memory for more than %s threads that gather packs", self._num_running)
+                break
             ready.wait()
+            self._threads.append(thread)
+            self._num_running += 1
         # Theirs became the default of threads that are yet to come, such as those of a backward pass.
         torch.set_num_threads(own)
 
 
 def _work(jobs: _Jobs[T], stopped: threading.Event, ready: threading.Event) -> None:
     torch.set_num_threads(1)
+    torch.get_num_threads()  # makes it final: torch sets a thread's number anew when first it needs it
     ready.set()
     while (job := jobs.get()) and not stopped.is_set():
         _do(*job)

@@ -76,13 +76,14 @@ class Pipeline:
 
     @property
     def limit(self) -> PackLimit:
-        """Most that a pack may hold; setting it lets go of what is held ready, which frees its memory."""
+        """Most that a pack may hold; a change lets go of what is held ready, which frees its memory."""
         return self._limit
 
     @limit.setter
     def limit(self, limit: PackLimit) -> None:
-        self._limit = limit
-        self._let_go()
+        if limit != self._limit:
+            self._limit = limit
+            self._let_go()
 
     def begin(self, steps: Sequence[Indices]) -> None:
         """Say which steps will be asked for, in order; what was held ready before is let go."""
