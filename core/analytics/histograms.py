@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-RATIO = 1.05
-"""A bucket ends 5 % above its beginning: the resolution of every percentile."""
+RATIO = 1.01
+"""A bucket ends 1 % above its beginning: the resolution of every percentile."""
 HALF_LIFE_DAYS = 7.0
 """Age at which a measurement weighs half of a new one: a plan a week ago, where plans are weekly."""
 _DAY_S = 86_400.0

@@ -77,6 +77,11 @@ class ModelRun:
         return statistics.median(epoch.graphs_per_s for epoch in self.settled) if self.epochs else None
 
     @property
+    def losses(self) -> dict[int, float]:
+        """Validation loss by epoch, in order, where it was finite."""
+        return {n: loss for n in sorted(self.epochs) if (loss := self.epochs[n].val_loss) is not None}
+
+    @property
     def gpu_percent(self) -> float | None:
         """Mean GPU utilisation once settled; None where it was not measured."""
         seen = [epoch.gpu_percent for epoch in self.settled if epoch.gpu_percent is not None]

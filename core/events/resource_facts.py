@@ -30,13 +30,17 @@ class PackLimitChosen(Fact):
     phase: str
     model: str
     limit: dict[str, int]
-    """Most graphs, nodes and edges of a pack."""
+    """Most graphs, nodes and edges of a pack, to begin with."""
+    most: dict[str, int]
+    """What it never grows beyond."""
     binds: str
     """What keeps it from being larger: ``step``, ``setting``, ``memory`` or ``history``."""
     source: str
-    """``probed`` (measured now), ``history`` (of the same device, model, data and torch) or ``settings``."""
+    """``probed`` (measured now), ``history`` (of this plan, or of the same device, model, data and torch) or
+    ``bound`` (a bound from the widths of the layers says that the whole step fits: nothing was measured)."""
     memory: dict[str, float]
-    """What memory took by measurement: room_mib, base_mib, node_kib, edge_kib; empty where not measured."""
+    """room_mib (free for packs) and what they take by measurement: base_mib, graph_kib, node_kib, edge_kib;
+    or, where nothing was measured, step_mib: what the largest step takes at most."""
     key: str
     """What it holds for: device, model, data digest, torch version and number format, joined by ``/``."""
 
@@ -98,9 +102,9 @@ class ConfigRecommended(Fact):
     settings: dict[str, Any]
     reasons: list[str]
     advice: list[dict[str, Any]] = field(default_factory=list)
-    """One per recommended setting: setting, value, before, phase (or None), reason, rests_on (what was
-    measured), num_observations, confidence (0 to 1), metric and expected (what it should improve, and to
-    what), low and high (its range)."""
+    """One per setting to change: the fields of ``core.analytics.advice.evidence.Advice``: setting, value,
+    before, phase (or None), reason, rests_on, num_observations, confidence (0 to 1), metric, and what that
+    is now (current) and should become (expected, low, high)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,25 @@ class RecommendationJudged(Fact):
     """The plan after which it was recommended."""
     setting: str
     value: Any
+    instead_of: Any
+    """What the setting was before."""
     metric: str
     before: float
+    """Mean over what is compared, in the plans before."""
     after: float
+    """The same with the recommended value."""
+    gain: float
+    """Mean improvement, as a share of what it was where the metric is relative; below 0 it became worse."""
+    low: float
+    high: float
+    """Bounds of the gain, two standard errors to either side."""
+    num_compared: int
+    """Models (or phases) measured both with and without it."""
+    plans: list[str]
+    """The plans before."""
+    same_data: bool
+    """Whether they had trained on the same captures."""
+    conditions: str
+    """Digest of what it holds for: captures, models, number format and torch."""
     helped: bool
+    """Whether the improvement is larger than its uncertainty."""

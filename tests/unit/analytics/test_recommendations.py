@@ -1,19 +1,21 @@
 """Settings for the next plan follow from what was measured."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from core.analytics.advice.evidence import gather
+from core.analytics.observations import PlanRecord, record_plan
 from core.analytics.recommendations import config_yaml, device_slug, recommend
 from core.analytics.telemetry import TelemetrySummary
 from core.events.event import Event
 from core.events.resource_facts import ConfigRecommended
 from settings.app import Settings, load_settings
-from tests.sample_log import MACHINES, PLAN_ID, sample_events
+from tests.sample_log import PLAN_ID, sample_events
 
 BUSY = TelemetrySummary(
     num_samples=900,
@@ -34,12 +36,15 @@ def advise(
     events: Iterable[Event],
     telemetry: TelemetrySummary = BUSY,
     *,
-    gpu: bool = True,
     training: dict[str, Any] | None = None,
+    before: Sequence[PlanRecord] = (),
     **groups: Any,
 ) -> ConfigRecommended:
     settings = Settings(training={"batch_size": 256, **(training or {})}, **groups)
-    return recommend(events, telemetry, MACHINES[gpu], settings)
+    planned = {**settings.model_dump(mode="json"), "models": {"preset": settings.models.preset}}
+    plan = record_plan(changed(events, "plan_created", settings=planned))
+    assert plan
+    return recommend(gather(plan, before, telemetry, settings))
 
 
 def healthy(peak_mib: float = 9_000.0, *, gpu: bool = True) -> list[Event]:
@@ -59,9 +64,12 @@ def reasons(fact: ConfigRecommended) -> str:
 
 
 def test_running_out_of_memory_recommends_the_micro_batch_that_went_through() -> None:
-    fact = advise(sample_events())
+    events = changed(sample_events(), "graphs_built", splits={"train": 204_800})
+    fact = advise(events, training={"batch_size": 4096})
     assert fact.settings["training"]["micro_batch_size"] == 1024
-    assert "hcrl_sa student ran out of GPU memory in one attempt with micro-batches of 2048" in reasons(fact)
+    assert "hcrl_sa student ran out of GPU memory with packs of 2048 graphs, and went through with 1024" in (
+        reasons(fact)
+    )
 
 
 def test_running_out_of_memory_for_good_recommends_half_of_what_failed() -> None:
@@ -127,10 +135,10 @@ def test_models_that_all_stop_early_get_fewer_epochs() -> None:
 
 def test_idle_cpus_recommend_all_of_them() -> None:
     idle = dataclasses.replace(BUSY, cpu_percent=30.0, gpu_utilization_percent=None)
-    fact = advise(healthy(2_000.0, gpu=False), idle, gpu=False, training={"num_threads": 2})
+    fact = advise(healthy(2_000.0, gpu=False), idle, training={"num_threads": 2})
     assert fact.settings["training"]["num_threads"] == 0
     assert "2 of 8 CPUs" in reasons(fact)
-    crowded = advise(healthy(2_000.0, gpu=False), idle, gpu=False, training={"num_threads": 64})
+    crowded = advise(healthy(2_000.0, gpu=False), idle, training={"num_threads": 64})
     assert crowded.settings["training"]["num_threads"] == 0
 
 
@@ -148,7 +156,7 @@ def test_without_history_the_devices_profile_is_the_start() -> None:
     assert fact.settings["training"]["dqn"]["replay_capacity"] == 300_000
     assert fact.settings["models"] == {"preset": "published"}
     assert "No phase has finished training" in reasons(fact)
-    cpu = advise(sample_events(gpu=False)[:1], TelemetrySummary(), gpu=False)
+    cpu = advise(sample_events(gpu=False)[:1], TelemetrySummary())
     assert cpu.settings["models"] == {"preset": "small"}
 
 
@@ -169,7 +177,7 @@ def test_what_the_user_set_is_kept() -> None:
 def test_the_generated_file_loads_back_and_says_why(
     tmp_path: Path, gpu: bool, num_events: int | None
 ) -> None:
-    fact = advise(sample_events(gpu=gpu)[:num_events], gpu=gpu)
+    fact = advise(sample_events(gpu=gpu)[:num_events])
     path = tmp_path / f"{device_slug(fact.device_name)}.yaml"
     path.write_text(config_yaml(fact, PLAN_ID), encoding="utf-8")
     loaded = load_settings(path)

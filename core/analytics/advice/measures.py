@@ -1,0 +1,75 @@
+"""What a recommendation may improve, and how it is read off a plan."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from core.analytics.observations import ModelRun, PlanRecord, wait_share
+
+
+class Part(NamedTuple):
+    """What is compared between plans: a model's training, or a whole phase where the model is empty."""
+
+    dataset: str
+    phase: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One quantity.
+
+    Attributes:
+        values: Reads it off a plan, by part.
+        higher_is_better: Which way is better.
+        relative: Whether a change of it counts as a share of what it was.
+        noise: What it differs by between plans that differ in nothing: a share where relative.
+        unit: Follows the number, for people.
+    """
+
+    values: Callable[[PlanRecord], Mapping[Part, float]]
+    higher_is_better: bool
+    relative: bool
+    noise: float
+    unit: str
+
+
+def _of_models(read: Callable[[ModelRun], float | None]) -> Callable[[PlanRecord], Mapping[Part, float]]:
+    def values(record: PlanRecord) -> dict[Part, float]:
+        return {
+            Part(*key, model): value
+            for key, run in record.trained.items()
+            for model, trained in run.models.items()
+            if (value := read(trained)) is not None
+        }
+
+    return values
+
+
+def _peaks(record: PlanRecord) -> dict[Part, float]:
+    return {Part(*key): run.peak_mib for key, run in record.trained.items() if run.peak_mib is not None}
+
+
+def _num_ooms(record: PlanRecord) -> dict[Part, float]:
+    """Of phases that ended badly, too: some of them for that reason."""
+    return {Part(*key): float(len(run.ooms)) for key, run in record.phases.items() if key[1] != "graphs"}
+
+
+GRAPHS_PER_S = "graphs_per_s"
+DATA_WAIT_SHARE = "data_wait_share"
+PEAK_MEMORY_MIB = "peak_memory_mib"
+NUM_OOMS = "num_ooms"
+BEST_VAL_LOSS = "best_val_loss"
+
+MEASURES: Mapping[str, Measure] = {
+    GRAPHS_PER_S: Measure(_of_models(lambda m: m.graphs_per_s), True, True, 0.05, "graphs/s"),
+    # All epochs, not the settled ones: better values to begin with pay in the first.
+    DATA_WAIT_SHARE: Measure(
+        _of_models(lambda m: wait_share(m.epochs.values())), False, False, 0.01, "of the time"
+    ),
+    PEAK_MEMORY_MIB: Measure(_peaks, False, True, 0.05, "MiB"),
+    NUM_OOMS: Measure(_num_ooms, False, False, 0.25, "times out of memory"),
+    BEST_VAL_LOSS: Measure(
+        _of_models(lambda m: min(m.losses.values(), default=None)), False, True, 0.02, "validation loss"
+    ),
+}
