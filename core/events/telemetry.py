@@ -81,8 +81,8 @@ class ResourceSample:
         gpu_num_uncorrected_errors: Memory errors since the driver was loaded that destroyed data.
         gpu_last_xid: Number of the last critical error that the driver told of while this was sampled; 0 for
             none.
-        not_measured: JSON object of fields and why they are None; ``{}`` for none; None where it is as in the
-            sample of this GPU before.
+        not_measured: JSON object of fields and why they are None, ``{}`` for none; on a machine without a
+            GPU ``gpu_index`` stands for all of them. None where it is as in the sample of this GPU before.
     """
 
     occurred_at: datetime

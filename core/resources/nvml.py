@@ -103,7 +103,7 @@ class Driver:
         except pynvml.NVMLError as error:
             self.reason = str(error)
         gone = [known for known in self._devices if known.uuid not in {device.uuid for device in found}]
-        if gone or not self._connected:
+        if gone or self.reason:
             self._connect_at = self._clock() + RECONNECT_S
         self._devices = (*found, *(replace(device, board=None, slice=None) for device in gone))
 
