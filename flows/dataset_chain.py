@@ -8,7 +8,7 @@ from core.errors import TrainingProcessError
 from core.planning.chain import Chain
 from core.planning.progress import log_progress
 from flows.sample_resources import sampling
-from tasks.phases import PHASE_TASKS
+from tasks.phases import phase_task
 
 
 @flow(name="dataset-chain", flow_run_name="chain-{dataset}")
@@ -28,9 +28,8 @@ def dataset_chain(output_dir: Path, plan_id: str, dataset: str) -> None:
         sampling(output_dir, plan_id, dataset, chain.settings.resources, chain.training_pids),
     ):
         for phase in chain.remaining():
-            run_phase = PHASE_TASKS[phase].with_options(retries=chain.settings.training.max_retries)
             try:
-                run_phase(chain)
+                phase_task(phase, chain)(chain)
             except TrainingProcessError:
                 chain.skip_descendants(phase)
                 raise

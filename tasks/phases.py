@@ -1,4 +1,4 @@
-"""A Prefect task per phase; ``core.planning.chain`` does the work, the failure class decides retries."""
+"""A Prefect task per phase; ``core.planning.chain`` does the work and decides retries from the log."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,17 +8,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from core.errors import TrainingProcessError
+from core.planning.attempt import MAX_RETRIES, retry_delays_s
 from core.planning.chain import Chain
 from core.planning.phases import EVALUATION, FUSION, GRAPHS, STUDENT, TEACHER
-from core.resources.failures import retryable
-
-RETRY_DELAY_S = 1.0
 
 
-def is_curable(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether another attempt can cure a failed one: not bad data, not a bug."""
-    error = state.data if isinstance(state.data, BaseException) else None
-    return isinstance(error, TrainingProcessError) and retryable(error.kind)
+def phase_task(phase: str, chain: Chain) -> Task[[Chain], None]:
+    """The task of a phase, tried again as often as the chain's log says that it may be cured."""
+
+    def is_curable(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
+        return isinstance(state.data, TrainingProcessError) and chain.may_retry(phase)
+
+    return PHASE_TASKS[phase].with_options(retry_condition_fn=is_curable)
 
 
 def _phase_task(phase: str, name: str, description: str) -> Task[[Chain], None]:
@@ -26,8 +27,8 @@ def _phase_task(phase: str, name: str, description: str) -> Task[[Chain], None]:
         name=name,
         description=description,
         cache_policy=NO_CACHE,
-        retry_condition_fn=is_curable,
-        retry_delay_seconds=RETRY_DELAY_S,
+        retries=MAX_RETRIES,
+        retry_delay_seconds=retry_delays_s(),
     )
     def run_phase(chain: Chain) -> None:
         chain.run_phase(phase)

@@ -1,6 +1,6 @@
 """One dataset's chain: its phases, run one by one in the training process, every step an event."""
 
-import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +28,16 @@ from core.events.catalogue import (
 )
 from core.events.log import EventLog
 from core.events.projection import Following
+from core.planning.attempt import Attempt, choose_attempt, may_retry
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.machine import describe_machine
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import model_damage
-from core.planning.plan_state import PLAN_STATE, PlanState
+from core.planning.plan_state import PLAN_STATE, PhaseState, PlanState
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
-from core.resources.probes import probe_machine
+from core.resources.failures import classify
+from core.resources.machine import probe_machine
 from core.resources.process import TrainingProcess
-from core.training.batch_plan import num_steps
 from core.training.job import PhaseJob
 from settings.errors import RetrainError
 from settings.layout import Layout
@@ -118,27 +119,29 @@ class Chain:
         """Run one attempt of a phase; the log decides with which settings.
 
         Raises:
-            TrainingProcessError: The attempt failed; its kind says whether another can cure it.
+            TrainingProcessError: The attempt failed; `may_retry` says whether another can cure it.
         """
-        state = self._state().phases[self.dataset, phase]
-        micro_batch_size = self.micro_batch_size(phase)
-        attempt = state.attempts + 1
+        attempt = self.next_attempt(phase)
         self.emit(
             PhaseStarted(
                 dataset=self.dataset,
                 phase=phase,
-                attempt=attempt,
+                attempt=attempt.number,
                 device=self._machine["device"],
                 precision=self._machine["precision"],
-                micro_batch_size=micro_batch_size,
+                micro_batch_size=attempt.micro_batch_size,
+                num_workers=attempt.num_workers,
+                prefetch_factor=attempt.prefetch_factor,
+                choices=list(attempt.choices),
             )
         )
+        self._process.environment = attempt.environment(os.environ)
         began = time.monotonic()
         try:
             if phase == GRAPHS:
                 self._build_graphs()
             else:
-                job = self.job(phase, micro_batch_size)
+                job = self.job(phase, attempt)
                 self._require_models(phase)
                 self._process.run(
                     f"core.training.phases:{job.target}",
@@ -147,16 +150,18 @@ class Chain:
                     timeout_s=self._hang_timeout_s,
                 )
         except Exception as error:
-            expected = isinstance(error, RetrainError | OSError)
-            kind = getattr(error, "kind", "data_error" if expected else "bug")
+            expected, kind = isinstance(error, RetrainError | OSError), classify(error)
+            if isinstance(error, OSError) and kind == "bug":
+                kind = "data_error"  # a disk that is full or away, or a file that may not be read
             self.emit(
                 PhaseFailed(
                     dataset=self.dataset,
                     phase=phase,
-                    attempt=attempt,
+                    attempt=attempt.number,
                     kind=kind,
                     message=str(error),
-                    micro_batch_size=micro_batch_size,
+                    micro_batch_size=attempt.micro_batch_size,
+                    report=getattr(error, "report", None),
                 )
             )
             if expected:
@@ -166,7 +171,7 @@ class Chain:
             PhaseFinished(
                 dataset=self.dataset,
                 phase=phase,
-                attempt=attempt,
+                attempt=attempt.number,
                 duration_s=time.monotonic() - began,
                 peak_memory_mib=self._process.peak_memory_mib or 0.0,
             )
@@ -214,7 +219,7 @@ class Chain:
                 self.emit(CaptureRefused(dataset=self.dataset, path=str(capture.path), reason=reason))
         return kept
 
-    def job(self, phase: str, micro_batch_size: int) -> PhaseJob:
+    def job(self, phase: str, attempt: Attempt) -> PhaseJob:
         """What the training process is told about an attempt of a phase.
 
         Raises:
@@ -230,26 +235,29 @@ class Chain:
             dataset=self.dataset,
             phase=phase,
             store=self._store(built),
-            settings=self.settings,
+            settings=attempt.settings(self.settings),
             models_dir=self._layout.saved_models,
             checkpoints_dir=self._layout.checkpoints,
             data_digest=own.captures[self.dataset].data_digest,
             settings_digest=settings_digest(self.settings, self.dataset, phase),
             parent_sha256=parent.sha256 if parent else "",
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=attempt.micro_batch_size,
         )
 
-    def micro_batch_size(self, phase: str) -> int:
-        """What the settings say; after a lack of memory, half of what a step really held, each time."""
-        training = self.settings.training
-        asked = training.micro_batch_size or training.batch_size
-        num_ooms = self._state().phases[self.dataset, phase].num_ooms
+    def next_attempt(self, phase: str) -> Attempt:
+        """Settings of a phase's next attempt, chosen from the log."""
+        return choose_attempt(phase, self._phase(phase), self.settings, self._num_train())
+
+    def may_retry(self, phase: str) -> bool:
+        """Whether a phase that failed is to be tried again, by the log."""
+        return may_retry(phase, self._phase(phase), self.settings, self._num_train())
+
+    def _phase(self, phase: str) -> PhaseState:
+        return self._state().phases[self.dataset, phase]
+
+    def _num_train(self) -> int | None:
         built = self._built()
-        if not num_ooms or built is None:
-            return asked
-        num_train = built.splits["train"]
-        steps = num_steps(num_train, training.batch_size, training.min_steps_per_epoch)
-        return max(1, min(asked, math.ceil(num_train / steps)) >> num_ooms)
+        return built.splits["train"] if built else None
 
     def _require_models(self, phase: str) -> None:
         """Refuse to go on from models that are not the saved ones; only a new plan trains those again."""

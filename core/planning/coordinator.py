@@ -1,5 +1,6 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
+from core.planning.attempt import retry_delays_s
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.chain import Chain, Listener
@@ -14,10 +16,10 @@ from core.planning.lock import hold
 from core.planning.machine import describe_machine
 from core.planning.plan import Plan, choose_datasets, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
-from core.planning.progress import logged_to
+from core.planning.progress import LOG, logged_to
 from core.planning.registry_view import registry_view
-from core.resources.failures import retryable
-from core.resources.probes import probe_machine
+from core.resources.cautions import warnings_for
+from core.resources.machine import probe_machine
 from core.resources.profiles import fit_to_machine
 from settings.app import Settings
 from settings.errors import SettingsError
@@ -79,8 +81,14 @@ class RetrainingCoordinator:
         keys = [PhaseKey(step.dataset, step.phase, device, preset) for step in plan.steps]
         return {(key.dataset, key.phase): history[key] for key in keys if key in history}
 
+    def warn(self) -> None:
+        """Log what is unwise about the settings on this machine."""
+        for caution in warnings_for(self.settings, self.machine):
+            LOG.warning("%s", caution)
+
     def begin(self, plan: Plan) -> None:
         """Put the plan into the log, with where other plans stand: see ``core.planning.audit``."""
+        self.warn()
         self._emit(plan.plan_id, plan.created(unnamed_heads(self.log)))
 
     def resume(self, plan_id: str, data_dir: Path | None = None) -> None:
@@ -191,11 +199,12 @@ class RetrainingCoordinator:
 
 def _run_chain(chain: Chain) -> None:
     for phase in chain.remaining():
-        for retries_left in range(chain.settings.training.max_retries, -1, -1):
+        for delay_s in [*retry_delays_s(), None]:
             try:
                 chain.run_phase(phase)
                 break
-            except TrainingProcessError as error:
-                if not retryable(error.kind) or not retries_left:
+            except TrainingProcessError:
+                if delay_s is None or not chain.may_retry(phase):
                     chain.skip_descendants(phase)
                     return
+            time.sleep(delay_s)

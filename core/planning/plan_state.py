@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
+    CheckpointWritten,
     EpochFinished,
     Fact,
     GraphsBuilt,
@@ -24,6 +25,7 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.projection import Projection
+from core.events.resource_facts import PackLimitChanged, PackLimitChosen
 from core.planning.phases import GRAPHS
 from core.resources.failures import OOM_KINDS
 from settings.app import Settings
@@ -42,15 +44,28 @@ class PhaseState:
         status: Where it stands; ``skipped`` is up to date, ``blocked`` waits for a failed parent.
         reason: Why it is planned or skipped, or what the last failure said.
         attempts: Attempts begun.
-        num_ooms: Attempts ended for want of memory.
+        failures: Kind and message of each attempt that failed, in order.
+        num_fruitless: Failures in a row without progress, since the plan was last taken up.
         micro_batch_size: Graphs per forward/backward of the last attempt; 0 before the first.
+        pack_graphs: Most graphs of a pack by the last limit that this attempt told; None before it told any.
+        lacking_graphs: The same of the last attempt that ran out of memory.
     """
 
     status: PhaseStatus = "pending"
     reason: str = ""
     attempts: int = 0
-    num_ooms: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    num_fruitless: int = 0
     micro_batch_size: int = 0
+    pack_graphs: int | None = None
+    lacking_graphs: int | None = None
+    progressed: bool = False
+    """Whether this attempt wrote a checkpoint."""
+
+    @property
+    def failure_kinds(self) -> list[str]:
+        """Failure class of each attempt that failed, in order."""
+        return [kind for kind, _ in self.failures]
 
 
 class PlanState(NamedTuple):
@@ -146,7 +161,9 @@ def _apply(state: PlanState, event: Event) -> PlanState:
 
 def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
     if isinstance(fact, PlanResumed):
+        given = {name: replace(phase, num_fruitless=0) for name, phase in state.phases.items()}
         state = state._replace(
+            phases=given,
             status="running",
             earlier_s=state.worked_s,
             session_began_at=at,
@@ -169,7 +186,16 @@ def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
             return state._replace(open_chains=state.open_chains - {fact.dataset} | begun)
         case GraphsBuilt():
             return state._replace(graphs={**state.graphs, fact.dataset: fact})
-        case PhaseStarted() | PhaseFinished() | PhaseFailed() | PhaseSkipped() | GraphsLost():
+        case (
+            PhaseStarted()
+            | PhaseFinished()
+            | PhaseFailed()
+            | PhaseSkipped()
+            | GraphsLost()
+            | CheckpointWritten()
+            | PackLimitChosen()
+            | PackLimitChanged()
+        ):
             key = (fact.dataset, GRAPHS if isinstance(fact, GraphsLost) else fact.phase)
             old = state.phases.get(key, PhaseState())
             return state._replace(phases={**state.phases, key: _apply_to_phase(old, fact)})
@@ -191,30 +217,45 @@ _RELEVANT = {
         PhaseFinished,
         PhaseFailed,
         PhaseSkipped,
+        CheckpointWritten,
+        PackLimitChosen,
+        PackLimitChanged,
     )
 }
 
 
-def _apply_to_phase(
-    phase: PhaseState, fact: PhaseStarted | PhaseFinished | PhaseFailed | PhaseSkipped | GraphsLost
-) -> PhaseState:
+def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
+    changes: dict[str, Any] = {}
     match fact:
         case PhaseStarted():
-            attempts = phase.attempts + 1
-            return replace(phase, status="running", attempts=attempts, micro_batch_size=fact.micro_batch_size)
+            changes = {
+                "status": "running",
+                "attempts": phase.attempts + 1,
+                "micro_batch_size": fact.micro_batch_size,
+                "pack_graphs": None,
+                "progressed": False,
+            }
+        case CheckpointWritten():
+            changes = {"progressed": True}
+        case PackLimitChosen():
+            changes = {"pack_graphs": fact.limit["graphs"]}
+        case PackLimitChanged():
+            changes = {"pack_graphs": fact.after["graphs"]}
         case PhaseFinished():
-            return replace(phase, status="completed")
+            changes = {"status": "completed"}
         case PhaseFailed():
-            return replace(
-                phase,
-                status="failed",
-                reason=f"{fact.kind}: {fact.message}",
-                num_ooms=phase.num_ooms + (fact.kind in OOM_KINDS),
-            )
+            changes = {
+                "status": "failed",
+                "reason": f"{fact.kind}: {fact.message}",
+                "failures": (*phase.failures, (fact.kind, fact.message)),
+                "num_fruitless": 0 if phase.progressed else phase.num_fruitless + 1,
+                "lacking_graphs": phase.pack_graphs if fact.kind in OOM_KINDS else phase.lacking_graphs,
+            }
         case PhaseSkipped():
-            return replace(phase, status="blocked", reason=fact.reason)
+            changes = {"status": "blocked", "reason": fact.reason}
         case GraphsLost():
-            return replace(phase, status="pending", reason="its graphs are gone")
+            changes = {"status": "pending", "reason": "its graphs are gone"}
+    return replace(phase, **changes)
 
 
 PLAN_STATE: Projection[PlanState] = Projection(PlanState(phases={}, graphs={}), _apply)

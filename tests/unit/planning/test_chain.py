@@ -16,6 +16,7 @@ from core.events.catalogue import (
 )
 from core.events.log import EventLog
 from core.planning.chain import Chain
+from core.training.job import PhaseJob
 from settings.app import load_settings
 from settings.layout import Layout
 
@@ -73,6 +74,10 @@ def append(output_dir: Path, plan: str, *facts: Fact) -> None:
     EventLog(Layout(output_dir).events).append([to_event(plan, fact) for fact in facts])
 
 
+def attempt_job(chain: Chain, phase: str) -> PhaseJob:
+    return chain.job(phase, chain.next_attempt(phase))
+
+
 def test_a_plan_taken_up_again_goes_by_its_own_captures_graphs_and_models_not_by_newer_ones(
     tmp_path: Path,
 ) -> None:
@@ -82,28 +87,30 @@ def test_a_plan_taken_up_again_goes_by_its_own_captures_graphs_and_models_not_by
     append(
         tmp_path, "newer", created(), digested("new captures"), built("new graphs"), saved("teacher", "new")
     )
-    job = Chain(tmp_path, "older", "car").job("student", 1)
+    job = attempt_job(Chain(tmp_path, "older", "car"), "student")
     assert (job.data_digest, job.store.name, job.parent_sha256) == ("old captures", "old graphs", "old")
 
 
 def test_a_parent_that_this_plan_did_not_train_is_the_newest_one(tmp_path: Path) -> None:
     append(tmp_path, "first", created(), digested("c"), built("g"), saved("teacher", "trained before"))
     append(tmp_path, "second", created(), digested("c"), built("g"))
-    assert Chain(tmp_path, "second", "car").job("student", 1).parent_sha256 == "trained before"
+    assert attempt_job(Chain(tmp_path, "second", "car"), "student").parent_sha256 == "trained before"
 
 
 def test_a_job_without_graphs_is_refused(tmp_path: Path) -> None:
     append(tmp_path, "plan", created())
     with pytest.raises(TrainingError, match="no graphs"):
-        Chain(tmp_path, "plan", "car").job("teacher", 1)
+        attempt_job(Chain(tmp_path, "plan", "car"), "teacher")
 
 
 def test_every_lack_of_memory_halves_what_a_step_really_held(tmp_path: Path) -> None:
     append(tmp_path, "plan", created(), digested("c"), built("g", train=1000))
     chain = Chain(tmp_path, "plan", "car")
-    assert chain.micro_batch_size("teacher") == 4096
+    assert attempt_job(chain, "teacher").micro_batch_size == 4096
     append(tmp_path, "plan", out_of_memory())
-    assert chain.micro_batch_size("teacher") == 10  # 1000 graphs in 50 steps, halved
+    assert attempt_job(chain, "teacher").micro_batch_size == 10  # 1000 graphs in 50 steps, halved
     append(tmp_path, "plan", out_of_memory())
-    assert chain.micro_batch_size("teacher") == 5
-    assert chain.micro_batch_size("student") == 4096
+    job = attempt_job(chain, "teacher")
+    assert job.micro_batch_size == 5
+    assert (job.settings.dataset.num_workers, job.settings.dataset.max_workers) == (1, 1)
+    assert attempt_job(chain, "student").micro_batch_size == 4096
