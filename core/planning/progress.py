@@ -22,6 +22,7 @@ from core.events.catalogue import (
     ThresholdCalibrated,
     TrainingResumed,
 )
+from core.events.resource_facts import InputAdjusted, StorePlaced
 
 LOG = logging.getLogger("core.progress")
 
@@ -85,6 +86,42 @@ def log_progress(fact: Fact) -> None:
             _log_training(fact)
 
 
+def _log_input(fact: StorePlaced | InputAdjusted) -> None:
+    match fact:
+        case StorePlaced():
+            LOG.info(
+                "%s: %s reads its graphs %s (%.0f MiB): %s",
+                fact.dataset,
+                fact.phase,
+                fact.placement,
+                fact.num_bytes / 2**20,
+                fact.reason,
+            )
+        case InputAdjusted():
+            LOG.info(
+                "%s: %s epoch %s, batch %s: workers %s -> %s, prefetch %s -> %s (%s; GPU %s, RAM %s, loading "
+                "%.2f s, processing %.2f s, waiting %.2f s)",
+                fact.dataset,
+                fact.model,
+                fact.epoch,
+                fact.step,
+                fact.num_workers_before,
+                fact.num_workers,
+                fact.prefetch_factor_before,
+                fact.prefetch_factor,
+                fact.reason,
+                _percent(fact.gpu_percent),
+                _percent(fact.ram_percent),
+                fact.data_load_s,
+                fact.compute_s,
+                fact.data_wait_s,
+            )
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} %"
+
+
 def _log_training(fact: Fact) -> None:
     match fact:
         case CheckpointRefused():
@@ -110,5 +147,7 @@ def _log_training(fact: Fact) -> None:
             )
         case ThresholdCalibrated() | ModelEvaluated():
             LOG.debug("%s", fact)
+        case StorePlaced() | InputAdjusted():
+            _log_input(fact)
         case _:
             pass

@@ -7,7 +7,7 @@ RAM above its limit                    lower workers and prefetch          ``ram
 a raise before it did not pay          take it back                        ``no_gain``
 training waits, low utilisation        raise workers and prefetch          ``starved``
 training waits                         raise prefetch                      ``slow_input``
-utilisation above 95 %, workers busy   raise prefetch                      ``stay_fed``
+utilisation above 95 %, workers busy   raise prefetch, once                ``stay_fed``
 =====================================  ==================================  ================
 
 Every raise is judged by the next interval. After one that was wrong none is tried for a while, and after each
@@ -117,6 +117,8 @@ class AdaptiveOptimizer:
         """The raise to be judged next, and the seconds a step took before it."""
         self._has_raised = False
         """Whether a raise is in force that may turn out to be wrong."""
+        self._fed: set[int] = set()
+        """Numbers of workers at which prefetch was raised to keep training fed: none shows if it was needed."""
         self._num_wrong = 0
         self._pause = 0
         """Intervals in which nothing is raised."""
@@ -145,7 +147,10 @@ class AdaptiveOptimizer:
         if interval.wait_s < _WORTH * interval.elapsed_s:
             busy = interval.load_s > _BUSY * workers * interval.elapsed_s
             full = interval.utilization_percent > _FULL_PERCENT
-            return self._change("stay_fed", deeper) if workers and busy and full else None
+            if not (busy and full) or workers in self._fed | {0}:
+                return None
+            self._fed.add(workers)
+            return self._change("stay_fed", deeper)
         if interval.utilization_percent < self._aims.target_percent and workers < most.num_workers:
             # To keep up, as many must gather as gathering a pack takes longer than processing it.
             needed = math.ceil(interval.load_s / max(interval.compute_s, 1e-9))

@@ -1,7 +1,9 @@
-"""Batches gathered from the flat graph store, resident on the device where it fits, else memory-mapped."""
+"""Batches gathered from the flat graph store, on whichever rung of the placement ladder it lies."""
 
+import copy
 import warnings
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,9 +14,7 @@ from core.can.graph_store import GraphStore
 from core.can.scaling import Scaler
 from core.models.batch import GraphBatch
 from core.models.gatv2 import Edges
-
-_RESIDENT_SHARE = 0.4
-"""Largest share of the free VRAM that the store may take; the rest is for activations."""
+from core.training.placement import Rung, Wanted, climb_down, measure_placement
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,39 @@ class GraphData:
         store: The graphs, raw features.
         scaler: How features are scaled.
         device: Where batches go.
+        wanted: Where to read the store from; ``auto`` takes the first place it fits into.
+
+    Attributes:
+        placement: Where it is read from.
+        home: Device of the arrays that batches are gathered from.
     """
 
-    def __init__(self, store: GraphStore, scaler: Scaler, device: torch.device) -> None:
+    def __init__(
+        self, store: GraphStore, scaler: Scaler, device: torch.device, wanted: Wanted = "auto"
+    ) -> None:
         self.device = device
         self.num_graphs = store.num_graphs
         self._node_ptr = np.asarray(store.node_ptr)
         self._edge_ptr = np.asarray(store.edge_ptr)
         arrays = (store.x, store.edge_attr, store.edge_index.T, store.node_id.view(np.int32))
-        self.home = device if _fits(device, sum(a.nbytes for a in arrays)) else torch.device("cpu")
-        x, edge_attr, edge_index, node_id = (_tensor(array).to(self.home) for array in arrays)
-        self._x, self._edge_attr, self._edge_index, self._node_id = x, edge_attr, edge_index, node_id
+        placement = measure_placement(wanted, sum(a.nbytes for a in arrays), device)
+
+        def read(rung: Rung) -> list[Tensor]:
+            return [_read(array, rung, device) for array in arrays]
+
+        self.placement, (self._x, self._edge_attr, self._edge_index, self._node_id) = climb_down(
+            placement, read
+        )
+        self.home = self._x.device
+        self._scale_by(scaler)
+
+    def with_scaler(self, scaler: Scaler) -> Self:
+        """The same graphs, scaled otherwise; the arrays are shared."""
+        twin = copy.copy(self)
+        twin._scale_by(scaler)
+        return twin
+
+    def _scale_by(self, scaler: Scaler) -> None:
         self._node_scale = _scale_tensors(scaler.node_mean, scaler.node_std, self.home)
         self._edge_scale = _scale_tensors(scaler.edge_mean, scaler.edge_std, self.home)
         self._clip = scaler.clip
@@ -93,7 +115,7 @@ class GraphData:
 
     def move(self, batch: GraphBatch) -> GraphBatch:
         """Bring what `gather` gave to the device; from pinned memory the copy is queued, not waited for."""
-        if self.home == self.device:
+        if self.home.type == self.device.type:
             return batch
         edges = batch.edges
         return replace(
@@ -158,7 +180,7 @@ class GraphData:
         return graph, rows, torch.from_numpy(bounds).to(self.home, non_blocking=True)
 
     def _pin(self, values: Tensor) -> Tensor:
-        return values if self.home == self.device else values.pin_memory()
+        return values if self.home.type == self.device.type else values.pin_memory()
 
     def _move(self, values: Tensor) -> Tensor:
         # torch's pool of pinned memory gives a block to nobody before the copies queued from it are done.
@@ -168,11 +190,12 @@ class GraphData:
         return ((values - scale[0]) * scale[1]).clamp_(-self._clip, self._clip)
 
 
-def _fits(device: torch.device, num_bytes: int) -> bool:
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return num_bytes <= _RESIDENT_SHARE * free
+def _read(array: NDArray[np.generic], rung: Rung, device: torch.device) -> Tensor:
+    if rung == "resident" and device.type != "cpu":
+        return _tensor(array).to(device)
+    # What is in RAM already need not be copied there.
+    copied = rung != "mapped" and isinstance(array, np.memmap)
+    return _tensor(np.array(array, order="C") if copied else array)
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:
