@@ -6,13 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from core.errors import EventLogError
-from core.events.catalogue import PlanResumed
-from core.planning.coordinator import RetrainingCoordinator
-from core.planning.lock import hold
-from core.planning.progress import LOG
-from settings.app import Settings, flag_overrides, load_settings
+from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -68,14 +65,15 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--data-dir",
-        type=_folder,
+        type=folder,
         metavar="DIR",
         help="where captures are; with --resume: where they are now",
     )
+    add_environment_argument(parser)
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
     if arguments.resume:
-        planned = ("force_retrain", "dry_run", "datasets", "priority_datasets")
+        planned = ("force_retrain", "dry_run", "datasets", "priority_datasets", "environment")
         for name in planned:
             if getattr(arguments, name):
                 parser.error(f"--{name.replace('_', '-')} has no meaning with --resume: the plan is made")
@@ -125,8 +123,18 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that every command has."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")
-    parser.add_argument("--output-dir", type=_folder, metavar="DIR", help="where outputs go")
+    parser.add_argument("--output-dir", type=folder, metavar="DIR", help="where outputs go")
     parser.add_argument("--verbose", action="store_true", help="debug logging")
+
+
+def add_environment_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag of commands that fit settings to this machine."""
+    parser.add_argument(
+        "--environment",
+        choices=get_args(Settings.model_fields["environment"].annotation),
+        help="what to fit settings to: this machine's GPU or CPU (auto), its GPU, its CPU, or a quick run "
+        "with the same bits everywhere (ci)",
+    )
 
 
 def plan_name(text: str) -> str:
@@ -142,7 +150,8 @@ def left_out(problems: Mapping[str, EventLogError]) -> list[str]:
     return [*lines, "python -m flows.verify checks the whole event log"] if lines else []
 
 
-def _folder(text: str) -> Path:
+def folder(text: str) -> Path:
+    """A folder, for ``argparse``: an empty name, as of an unset variable, is a mistake."""
     if not text:
         raise argparse.ArgumentTypeError("an empty name is no folder")
     return Path(text)
@@ -154,20 +163,33 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     Raises:
         SettingsError: A bad file or value, or an output directory that is a file.
     """
+    return loaded_of(arguments).settings
+
+
+def loaded_of(arguments: argparse.Namespace) -> LoadedSettings:
+    """Settings with what the flags override, and where each was given.
+
+    Raises:
+        SettingsError: A bad file or value, or an output directory that is a file.
+    """
     show_progress(logging.DEBUG if arguments.verbose else logging.INFO)
-    overrides = flag_overrides(getattr(arguments, "data_dir", None), arguments.output_dir)
-    settings = load_settings(arguments.config, **overrides)
-    if settings.output_dir.exists() and not settings.output_dir.is_dir():
-        raise SettingsError(f"output_dir (flag --output-dir) is not a folder: {settings.output_dir}")
-    return settings
+    flags = (getattr(arguments, name, None) for name in ("data_dir", "output_dir", "environment"))
+    loaded = read_settings(arguments.config, **flag_overrides(*flags))
+    output_dir = loaded.settings.output_dir
+    if output_dir.exists() and not output_dir.is_dir():
+        place = loaded.origins.get("output_dir", "its default")
+        raise SettingsError(f"output_dir is not a folder: {output_dir} ({place})")
+    return loaded
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from core.planning.coordinator import RetrainingCoordinator
     from core.planning.plan_text import print_plan
 
     coordinator = RetrainingCoordinator(settings_of(arguments))
+    coordinator.warn()
     plan = coordinator.create_retraining_plan(
         arguments.force_retrain, arguments.datasets, arguments.priority_datasets
     )
@@ -180,6 +202,10 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
     from core.analytics.results import fold_results
     from core.analytics.summary import print_results
+    from core.events.catalogue import PlanResumed
+    from core.planning.coordinator import RetrainingCoordinator
+    from core.planning.lock import hold
+    from core.planning.progress import LOG
 
     # Bad usage, and a directory in use or not writable, are said before anything is started.
     coordinator = RetrainingCoordinator(settings_of(arguments))
@@ -207,6 +233,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
             config=arguments.config,
             data_dir=arguments.data_dir,
             output_dir=arguments.output_dir,
+            environment=arguments.environment,
             datasets=arguments.datasets,
             priority_datasets=arguments.priority_datasets,
             force_retrain=arguments.force_retrain,

@@ -30,6 +30,7 @@ def retrain(
     config: Path | None = None,
     data_dir: Path | None = None,
     output_dir: Path | None = None,
+    environment: str | None = None,
     datasets: list[str] | None = None,
     priority_datasets: list[str] | None = None,
     force_retrain: bool = False,
@@ -41,6 +42,7 @@ def retrain(
         config: Settings file.
         data_dir: Where captures are; wins over the settings file and, with `resume`, over the plan.
         output_dir: Where outputs go; wins over the settings file.
+        environment: What to fit settings to; wins over the settings file.
         datasets: Only these.
         priority_datasets: These first.
         force_retrain: Retrain everything.
@@ -52,7 +54,9 @@ def retrain(
     Raises:
         RetrainError: Some phase failed; everything that could be done was done.
     """
-    coordinator = RetrainingCoordinator(load_settings(config, **flag_overrides(data_dir, output_dir)))
+    coordinator = RetrainingCoordinator(
+        load_settings(config, **flag_overrides(data_dir, output_dir, environment))
+    )
     with hold(coordinator.layout.root):
         if resume:
             coordinator.resume(resume, data_dir)

@@ -14,7 +14,7 @@ _STYLES = {
     "damaged": "red",
     "unreadable": "red",
 }
-_WHOLE = ("plan", "dataset", "phase", "status")
+_WHOLE = ("plan", "dataset", "phase", "status", "setting")
 
 
 def table(title: str, *columns: str) -> Table:

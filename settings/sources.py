@@ -34,9 +34,6 @@ class Origin(NamedTuple):
         return f"{kind}{self.place}"
 
 
-DEFAULT = Origin("default", "default")
-
-
 class Source(NamedTuple):
     """What one source gives.
 

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from core.resources.probes import Machine
-from settings.errors import SettingsError
+from core.resources.machine import Machine
+from core.resources.profiles import require_gpu
 from settings.training import TrainingSettings
 
 
@@ -22,11 +22,8 @@ def describe_machine(machine: Machine, training: TrainingSettings) -> dict[str, 
         SettingsError: A GPU is asked for and there is none.
     """
     device = machine.device if training.device == "auto" else training.device
-    if device == "cuda" and machine.device != "cuda":
-        raise SettingsError(
-            "training.device is cuda, but this machine has no GPU that torch "
-            f"{machine.torch_version} can use: set it to auto, or install a CUDA build of torch"
-        )
+    if device == "cuda":
+        require_gpu(machine, "training.device is cuda")
     return {
         **asdict(machine),
         "device": device,
