@@ -10,6 +10,7 @@ import torch
 
 from core.errors import ArtifactError
 from core.events.files import replace_file
+from core.resources.failures import OOM_KINDS, classify
 
 
 def save(path: Path, payload: dict[str, Any]) -> str:
@@ -53,6 +54,8 @@ def load(path: Path, sha256: str | None = None, remedy: str = "train its phase a
     try:
         payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        if classify(error) in OOM_KINDS:
+            raise  # nothing is wrong with the file
         raise ArtifactError(f"{path}: no readable model file ({error}); {remedy}") from error
     if not isinstance(payload, dict):
         raise ArtifactError(
