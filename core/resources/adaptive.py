@@ -118,7 +118,7 @@ class AdaptiveOptimizer:
         self._has_raised = False
         """Whether a raise is in force that may turn out to be wrong."""
         self._fed: set[int] = set()
-        """Numbers of workers at which prefetch was raised to keep training fed: none shows if it was needed."""
+        """Numbers of workers at which prefetch was raised as a precaution: nothing shows if it helped."""
         self._num_wrong = 0
         self._pause = 0
         """Intervals in which nothing is raised."""
