@@ -17,7 +17,7 @@ from core.analytics.recommendations import device_slug
 from core.analytics.results import fold_results
 from core.events.catalogue import to_fact
 from core.events.log import EventLog
-from core.events.resource_facts import ConfigRecommended
+from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 from core.planning.analysis import analyze_plans
 from core.planning.progress import LOG
 from settings.errors import RetrainError
@@ -47,10 +47,12 @@ def publish_artifacts(output_dir: Path, plan_id: str) -> None:
         create_table_artifact(rows, key=f"metrics-{_key(plan_id)}", description=f"Metrics of plan {plan_id}")
     picture = layout.plan_file(plan_id, "dashboard.png")
     create_markdown_artifact(dashboard_markdown(picture.read_bytes()), key=f"dashboard-{_key(plan_id)}")
-    recommended = [fact for e in events if isinstance(fact := to_fact(e), ConfigRecommended)]
+    facts = [to_fact(event) for event in events]
+    recommended = [fact for fact in facts if isinstance(fact, ConfigRecommended)]
+    judged = [fact for fact in facts if isinstance(fact, RecommendationJudged)]
     if recommended:
         key = f"recommendation-{device_slug(recommended[-1].device_name)}"
-        create_markdown_artifact(recommendation_markdown(recommended[-1]), key=key)
+        create_markdown_artifact(recommendation_markdown(recommended[-1], judged), key=key)
 
 
 @task(cache_policy=NO_CACHE)

@@ -2,6 +2,8 @@
 
 import base64
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
@@ -12,12 +14,13 @@ from core.analytics.metrics import (
     format_duration,
     format_memory,
     format_metric,
+    format_number,
     fusion_verdict,
     metric_label,
     model_order,
 )
 from core.analytics.results import DatasetResult, RetrainingResults
-from core.events.resource_facts import ConfigRecommended
+from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 
 _COLUMNS = ("f1", "precision", "recall", "mcc", "auroc", "false_positive_rate", "false_alarms_per_hour")
 
@@ -48,16 +51,63 @@ def metrics_rows(results: RetrainingResults) -> list[dict[str, str]]:
     ]
 
 
-def recommendation_markdown(fact: ConfigRecommended) -> str:
-    """A recommendation: its reasons, and the settings file to copy."""
-    reasons = "\n".join(f"- {_plain(reason)}" for reason in fact.reasons)
+def recommendation_markdown(fact: ConfigRecommended, judged: Sequence[RecommendationJudged] = ()) -> str:
+    """A recommendation: its reasons, what each change rests on, what earlier ones came to, the settings file.
+
+    Args:
+        fact: The recommendation.
+        judged: Effects of earlier recommendations that its plan went by.
+    """
+    parts = [f"# Recommended settings for {_plain(fact.device_name)}"]
+    if fact.reasons:
+        parts.append("\n".join(f"- {_plain(reason)}" for reason in fact.reasons))
+    if fact.advice:
+        parts += ["## Changes", _advice_table(fact.advice)]
+    if judged:
+        parts += ["## Earlier recommendations", _judged_table(judged)]
     content = yaml.safe_dump(fact.settings, sort_keys=True, allow_unicode=True)
-    return f"# Recommended settings for {_plain(fact.device_name)}\n\n{reasons}\n\n```yaml\n{content}```\n"
+    return "\n\n".join([*parts, f"```yaml\n{content}```"]) + "\n"
 
 
 def dashboard_markdown(png: bytes) -> str:
     """A dashboard's picture inside markdown."""
     return f"![Dashboard](data:image/png;base64,{base64.b64encode(png).decode()})\n"
+
+
+def _advice_table(advice: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            str(item["setting"]),
+            f"{item['before']} → {item['value']}",
+            str(item["phase"] or "all"),
+            _promise(item),
+            str(item["rests_on"]),
+            f"{item['confidence']:.0%}",
+        ]
+        for item in advice
+    ]
+    return _table(["setting", "change", "phase", "expected", "based on", "confidence"], rows)
+
+
+def _promise(item: Mapping[str, Any]) -> str:
+    if item["expected"] is None:
+        return "–"
+    low, expected, high = (format_number(item[name]) for name in ("low", "expected", "high"))
+    return f"{item['metric']} {format_number(item['current'])} → {expected} ({low} to {high})"
+
+
+def _judged_table(judged: Sequence[RecommendationJudged]) -> str:
+    rows = [
+        [
+            fact.setting,
+            f"{fact.instead_of} → {fact.value}",
+            fact.recommended_by,
+            f"{fact.metric} {format_number(fact.before)} → {format_number(fact.after)}",
+            "helped" if fact.helped else "worse" if fact.high < 0 else "no clear difference",
+        ]
+        for fact in judged
+    ]
+    return _table(["setting", "change", "after plan", "measured", "verdict"], rows)
 
 
 def _phases_table(dataset: DatasetResult) -> str:

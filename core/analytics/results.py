@@ -3,6 +3,7 @@
 Every number here comes from an event, so deleting the file and folding again gives the same bytes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 from datetime import datetime
@@ -134,6 +135,9 @@ class Recommendation(View):
     device_name: str
     settings: dict[str, Any]
     reasons: tuple[str, ...]
+    advice: tuple[dict[str, Any], ...] = Field(
+        default=(), description="Every setting to change: what was found, on what it rests, what it promises."
+    )
 
 
 class ModelBottleneck(View):
@@ -166,6 +170,9 @@ class RetrainingResults(View):
     settings_digest: str | None = None
     datasets: dict[str, DatasetResult] = {}
     recommendation: Recommendation | None = None
+    judged: tuple[dict[str, Any], ...] = Field(
+        default=(), description="What earlier recommendations that the plan went by came to."
+    )
     bottlenecks: tuple[ModelBottleneck, ...] = Field(
         default=(), description="By dataset, phase and model; needs the plan's resource samples."
     )
@@ -264,9 +271,19 @@ def _(fact: facts.PlanFinished, results: RetrainingResults, event: Event) -> Ret
 @_step.register
 def _(fact: resource_facts.ConfigRecommended, results: RetrainingResults, event: Event) -> RetrainingResults:
     recommendation = Recommendation(
-        device_name=fact.device_name, settings=fact.settings, reasons=tuple(fact.reasons)
+        device_name=fact.device_name,
+        settings=fact.settings,
+        reasons=tuple(fact.reasons),
+        advice=tuple(fact.advice),
     )
     return results.model_copy(update={"recommendation": recommendation})
+
+
+@_step.register
+def _(
+    fact: resource_facts.RecommendationJudged, results: RetrainingResults, event: Event
+) -> RetrainingResults:
+    return results.model_copy(update={"judged": (*results.judged, dataclasses.asdict(fact))})
 
 
 @_step.register
