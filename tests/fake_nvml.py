@@ -38,7 +38,6 @@ class Board:
     slices: list[Slice] | None = None
     xids: list[int] = field(default_factory=list)
     lost: bool = False
-    num_gpm_samples: int = 0
 
 
 class FakeNvml:
@@ -53,6 +52,7 @@ class FakeNvml:
         unknown: Names of functions that this driver has not.
         gate: Every question about a GPU waits for it: cleared, the driver blocks.
         num_users: Initialisations without a shutdown.
+        gpm_samples: Performance samples that were not freed, and the board each was taken of.
     """
 
     def __init__(self, *boards: Board) -> None:
@@ -63,6 +63,7 @@ class FakeNvml:
         self.gate = threading.Event()
         self.gate.set()
         self.num_users = 0
+        self.gpm_samples: dict[int, Board | None] = {}
         for board in boards:
             for piece in board.slices or ():
                 piece.parent = board
@@ -208,6 +209,42 @@ class FakeNvml:
         self._ask("nvmlGpmQueryDeviceSupport", handle)
         return SimpleNamespace(isSupportedDevice=int(handle.gpm is not None))
 
-    def nvmlGpmSampleAlloc(self) -> ctypes.Array[ctypes.c_char]:  # noqa: N802
+    def nvmlGpmSampleAlloc(self) -> Any:  # noqa: N802
         self._ask("nvmlGpmSampleAlloc")
-        return ctypes.create_string_buffer(8)
+        address = max(self.gpm_samples, default=0x1000) + 16
+        self.gpm_samples[address] = None
+        return _pointer(address)
+
+    def nvmlGpmSampleGet(self, handle: Board, sample: Any) -> None:  # noqa: N802
+        self._ask("nvmlGpmSampleGet", handle)
+        if handle.slices is not None:
+            raise pynvml.NVMLError_NotSupported
+        self.gpm_samples[_address(sample)] = handle
+
+    def nvmlGpmMigSampleGet(self, handle: Board, instance_id: int, sample: Any) -> None:  # noqa: N802
+        self._ask("nvmlGpmMigSampleGet", handle)
+        assert instance_id in {piece.instance_id for piece in handle.slices or ()}
+        self.gpm_samples[_address(sample)] = handle
+
+    def nvmlGpmSampleFree(self, sample: Any) -> None:  # noqa: N802
+        del self.gpm_samples[_address(sample)]
+
+    def nvmlGpmMetricsGet(self, request: Any) -> Any:  # noqa: N802
+        self._ask("nvmlGpmMetricsGet")
+        assert request.version == pynvml.NVML_GPM_METRICS_GET_VERSION
+        before, now = (self.gpm_samples[_address(s)] for s in (request.sample1, request.sample2))
+        assert now is not None
+        assert before is now
+        for metric in request.metrics[: request.numMetrics]:
+            value = (now.gpm or {}).get(metric.metricId)
+            metric.nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED if value is None else pynvml.NVML_SUCCESS
+            metric.value = value or 0.0
+        return request
+
+
+def _pointer(address: int) -> Any:
+    return ctypes.cast(ctypes.c_void_p(address), pynvml.c_nvmlGpmSample_t)
+
+
+def _address(pointer: Any) -> int:
+    return int(ctypes.cast(pointer, ctypes.c_void_p).value or 0)

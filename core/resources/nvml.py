@@ -94,18 +94,18 @@ class Driver:
     def _connect(self) -> None:
         self.close()
         self._connect_at, self.reason = None, None
-        found: Sequence[Device] = ()
+        found: dict[str, Device] = {}
         try:
             self.nvml.nvmlInit()
             self._connected = True
             self.num_connections += 1
-            found = visible_devices(self.nvml)
+            found = {device.uuid: device for device in visible_devices(self.nvml)}
         except pynvml.NVMLError as error:
             self.reason = str(error)
-        gone = [known for known in self._devices if known.uuid not in {device.uuid for device in found}]
-        if gone or self.reason:
+        gone = {known.uuid: replace(known, board=None, slice=None) for known in self._devices}
+        if self.reason or gone.keys() - found.keys():
             self._connect_at = self._clock() + RECONNECT_S
-        self._devices = (*found, *(replace(device, board=None, slice=None) for device in gone))
+        self._devices = tuple((gone | found).values())  # those known before keep their places
 
 
 def visible_devices(nvml: Any) -> list[Device]:

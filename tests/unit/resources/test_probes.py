@@ -1,64 +1,31 @@
-"""What is known and measured of this machine, with and without a GPU."""
+"""Resource samples of this machine, and of one whose GPUs are written down."""
 
-import os
-import subprocess
-import sys
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pynvml
 import pytest
 
-from core.resources.probes import Gpu, Machine, Probe, probe_machine
+from core.events.telemetry import ResourceSample
+from core.resources.machine import probe_machine
+from core.resources.probes import Probe
+from tests.fake_nvml import Board, FakeNvml
 
 NO_GPU = not probe_machine().gpus
-A100 = Gpu(index=0, name="NVIDIA A100", vram_total_mib=40_960, driver="1", compute_capability=(8, 0))
-V100 = Gpu(index=0, name="Tesla V100", vram_total_mib=16_384, driver="1", compute_capability=(7, 0))
+ALWAYS = {"occurred_at", "not_measured"}
 
 
-def machine(torch_version: str, *gpus: Gpu) -> Machine:
-    return Machine(
-        cpu_model="cpu",
-        num_cpus=2,
-        num_cores=2,
-        ram_total_mib=1024,
-        platform="Linux",
-        python_version="3.11",
-        torch_version=torch_version,
-        gpus=gpus,
-    )
-
-
-def test_the_machine_is_described_without_naming_the_host() -> None:
-    found = probe_machine()
-    assert found.cpu_model
-    assert 1 <= found.num_cores <= found.num_cpus <= (os.cpu_count() or 1)
-    assert found.ram_total_mib == pytest.approx(psutil.virtual_memory().total / 2**20)
-    assert found.torch_version.startswith("2.")
-    assert os.uname().nodename not in vars(found).values()
-
-
-def test_probing_loads_no_torch() -> None:
-    code = (
-        "import sys; from core.resources import probes, profiles, sampler, process; probes.probe_machine(); "
-    )
-    code += "sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("found", "device", "precision"),
-    [
-        (machine("2.13.0+cu128", A100), "cuda", "bf16"),
-        (machine("2.13.0", V100), "cuda", "fp16"),
-        (machine("2.13.0+cpu", A100), "cpu", "fp32"),
-        (machine("2.13.0+cu128"), "cpu", "fp32"),
-    ],
-)
-def test_device_and_precision_follow_from_gpu_and_torch_build(
-    found: Machine, device: str, precision: str
-) -> None:
-    assert (found.device, found.precision) == (device, precision)
+def unexplained(sample: ResourceSample, reasons: dict[str, str]) -> set[str]:
+    """Fields that are None without a word."""
+    empty = {name for name, value in asdict(sample).items() if value is None} - ALWAYS
+    if "gpu_index" in reasons:  # stands for all of a GPU
+        empty = {name for name in empty if not name.startswith(("gpu_", "vram_", "cuda_"))}
+    return empty - reasons.keys()
 
 
 @pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU")
@@ -66,6 +33,7 @@ def test_without_a_driver_there_is_one_sample_without_gpu_values(tmp_path: Path)
     (sample,) = Probe(tmp_path).sample()
     assert sample.gpu_index is None
     assert sample.gpu_utilization_percent is None
+    assert json.loads(sample.not_measured or "")["gpu_index"] == "NVML Shared Library Not Found"
     assert abs((datetime.now(UTC) - sample.occurred_at).total_seconds()) < 60
 
 
@@ -79,29 +47,54 @@ def test_a_sample_measures_the_machine(tmp_path: Path) -> None:
     assert sample.ram_used_mib is not None
     assert sample.ram_total_mib is not None
     assert 0 < sample.ram_used_mib < sample.ram_total_mib
+    assert sample.num_cpus == probe_machine().num_cpus
     assert sample.disk_free_mib == pytest.approx(psutil.disk_usage(str(tmp_path)).free / 2**20, rel=0.05)
+    assert unexplained(sample, json.loads(sample.not_measured or "{}")) == set()
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_measured(tmp_path: Path) -> None:
     assert Probe(tmp_path / "outputs" / "deep").sample()[0].disk_free_mib
 
 
-def test_training_processes_are_added_to_resident_memory(tmp_path: Path) -> None:
-    command = "x = bytearray(150 << 20); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout
-        child.stdout.readline()
-        alone = Probe(tmp_path).sample()[0].process_rss_mib
-        together = Probe(tmp_path, lambda: [child.pid]).sample()[0].process_rss_mib
-        child.communicate(b"\n")
-    after = Probe(tmp_path, lambda: [child.pid]).sample()[0].process_rss_mib
-    assert alone
-    assert together
-    assert after
-    assert together - alone > 150
-    assert after < alone + 100
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda nvml: None,
+        lambda nvml: setattr(nvml, "broken", pynvml.NVMLError_DriverNotLoaded()),
+        lambda nvml: setattr(nvml.boards[0], "lost", True),
+        lambda nvml: nvml.unsupported.add("nvmlDeviceGetPowerUsage"),
+    ],
+)
+def test_every_gap_has_its_reason_whatever_happens(tmp_path: Path, trouble: Callable[[Any], Any]) -> None:
+    nvml = FakeNvml(Board("GPU-a"), Board("GPU-b"))
+    probe = Probe(tmp_path, nvml=nvml)
+    reasons: dict[str | None, dict[str, str]] = {}
+    for moment in range(4):
+        if moment == 2:
+            trouble(nvml)
+        for sample in probe.sample():
+            if sample.not_measured is not None:
+                reasons[sample.gpu_uuid] = json.loads(sample.not_measured)
+            known = reasons[sample.gpu_uuid]
+            assert unexplained(sample, known) == set()
+            assert all(getattr(sample, name) is None for name in known)
+
+
+def test_reasons_are_written_where_they_change(tmp_path: Path) -> None:
+    nvml = FakeNvml(Board("GPU-a", gpm={}))
+    probe = Probe(tmp_path, nvml=nvml)
+    written = [probe.sample()[0].not_measured for _ in range(4)]
+    assert [text is not None for text in written] == [True, True, False, False]
+    nvml.unsupported = {"nvmlDeviceGetPowerUsage"}
+    again = [probe.sample()[0].not_measured for _ in range(2)]
+    assert json.loads(again[0] or "")["gpu_power_w"] == "Not Supported"
+    assert again[1] is None
+
+
+def test_samples_of_one_moment_share_its_time_and_the_machine(tmp_path: Path) -> None:
+    a, b = Probe(tmp_path, nvml=FakeNvml(Board("GPU-a"), Board("GPU-b"))).sample()
+    assert (a.occurred_at, a.cpu_percent, a.ram_used_mib) == (b.occurred_at, b.cpu_percent, b.ram_used_mib)
+    assert (a.gpu_uuid, b.gpu_uuid) == ("GPU-a", "GPU-b")
 
 
 def test_what_cannot_be_measured_is_none_and_said_once(
@@ -110,10 +103,9 @@ def test_what_cannot_be_measured_is_none_and_said_once(
     def fail() -> list[int]:
         raise psutil.AccessDenied(1)
 
-    probe = Probe(tmp_path, fail)
+    probe = Probe(tmp_path, fail, FakeNvml())
     samples = [probe.sample()[0] for _ in range(3)]
     assert [sample.process_rss_mib for sample in samples] == [None] * 3
     assert all(sample.ram_used_mib for sample in samples)
-    assert [record.message.split(":")[0] for record in caplog.records] == [
-        "no process_rss_mib in the resource samples"
-    ]
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("resource samples lack process_rss_mib, training_cpu")
