@@ -1,14 +1,16 @@
-"""What phases took in past plans: the means and spreads that predictions rest on."""
+"""What phases took in past plans: the estimates, with their bounds, that predictions rest on."""
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from core.analytics.results import fold_plan
-from core.analytics.timeline import Span, fold_spans
+from core.analytics.advice.memory import FIRST_MIB, needed_mib, peak_range
+from core.analytics.histograms import DecayingHistogram, Range, decay
+from core.analytics.observations import PhaseRun, PlanRecord, record_plan
 from core.events.event import Event
+
+_FIRST_S = 0.01
 
 
 class PhaseKey(NamedTuple):
@@ -22,21 +24,28 @@ class PhaseKey(NamedTuple):
 
 @dataclass(frozen=True)
 class PhaseEstimate:
-    """Means over past runs of a phase, and sample standard deviations: None after a single run.
+    """What a phase took in past plans; the newest weigh most.
 
     Attributes:
         num: Runs that ended well.
+        since: Day of the oldest of them.
         duration_mean_s: All attempts of the phase in its plan together.
-        duration_std_s: Spread of that.
+        duration_std_s: Sample standard deviation of that; None after a single run.
+        duration: Median, and bounds that are wide after few runs, seconds.
         peak_memory_mean_mib: VRAM allocated on a GPU, resident memory on a CPU.
-        peak_memory_std_mib: Spread of that.
+        peak_memory_std_mib: Sample standard deviation of that; None after a single run.
+        peak_memory: What to expect of the next peak, MiB: a safety margin is in it, and where memory ran out
+            more than there was.
     """
 
     num: int
+    since: str
     duration_mean_s: float
     duration_std_s: float | None
+    duration: Range
     peak_memory_mean_mib: float
     peak_memory_std_mib: float | None
+    peak_memory: Range
 
 
 def phase_history(streams: Iterable[Sequence[Event]]) -> dict[PhaseKey, PhaseEstimate]:
@@ -50,28 +59,42 @@ def phase_history(streams: Iterable[Sequence[Event]]) -> dict[PhaseKey, PhaseEst
     Returns:
         Estimates by dataset, phase, device name and model preset.
     """
-    runs: dict[PhaseKey, list[tuple[float, float]]] = defaultdict(list)
-    for events in streams:
-        plan = fold_plan(events)
-        if plan is None:
-            continue
-        phases: dict[tuple[str, str], list[Span]] = defaultdict(list)
-        for span in fold_spans(events):
-            phases[span.dataset, span.phase].append(span)
-        device, preset = plan.machine["device_name"], plan.settings["models"]["preset"]
-        for (dataset, phase), spans in phases.items():
-            if (peak_mib := spans[-1].peak_memory_mib) is not None:
-                duration_s = sum(span.duration_s for span in spans)
-                runs[PhaseKey(dataset, phase, device, preset)].append((duration_s, peak_mib))
-    return {key: _estimate(*zip(*values, strict=True)) for key, values in sorted(runs.items())}
+    runs: dict[PhaseKey, list[tuple[PlanRecord, PhaseRun]]] = defaultdict(list)
+    for record in filter(None, map(record_plan, streams)):
+        for (dataset, phase), run in record.phases.items():
+            if run.completed and run.peak_mib is not None:
+                key = PhaseKey(dataset, phase, record.device_name, record.conditions[0])
+                runs[key].append((record, run))
+    return {key: _estimate(values) for key, values in sorted(runs.items())}
 
 
-def _estimate(durations_s: Sequence[float], peaks_mib: Sequence[float]) -> PhaseEstimate:
-    several = len(durations_s) > 1
+def _estimate(runs: Sequence[tuple[PlanRecord, PhaseRun]]) -> PhaseEstimate:
+    newest_s = max(record.ended_s for record, _ in runs)
+    weights = [decay(newest_s - record.ended_s) for record, _ in runs]
+    durations, peaks = DecayingHistogram(_FIRST_S), DecayingHistogram(FIRST_MIB)
+    for record, run in runs:
+        durations = durations.add(run.duration_s, record.ended_s)
+        peaks = peaks.add(needed_mib(run, run.peak_mib or 0.0) or 0.0, record.ended_s)
+    duration_mean_s, duration_std_s = _weighted([run.duration_s for _, run in runs], weights)
+    peak_mean_mib, peak_std_mib = _weighted([run.peak_mib or 0.0 for _, run in runs], weights)
     return PhaseEstimate(
-        num=len(durations_s),
-        duration_mean_s=statistics.fmean(durations_s),
-        duration_std_s=statistics.stdev(durations_s) if several else None,
-        peak_memory_mean_mib=statistics.fmean(peaks_mib),
-        peak_memory_std_mib=statistics.stdev(peaks_mib) if several else None,
+        num=len(runs),
+        since=min(record.day for record, _ in runs),
+        duration_mean_s=duration_mean_s,
+        duration_std_s=duration_std_s,
+        duration=durations.range(),
+        peak_memory_mean_mib=peak_mean_mib,
+        peak_memory_std_mib=peak_std_mib,
+        peak_memory=peak_range(peaks),
     )
+
+
+def _weighted(values: Sequence[float], weights: Sequence[float]) -> tuple[float, float | None]:
+    """Weighted mean and, of several values, the sample standard deviation (reliability weights)."""
+    total = sum(weights)
+    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / total
+    freedom = total - sum(w * w for w in weights) / total
+    if len(values) < 2 or freedom <= 0:
+        return mean, None
+    squares = sum(w * (v - mean) ** 2 for v, w in zip(values, weights, strict=True))
+    return mean, float((squares / freedom) ** 0.5)

@@ -38,16 +38,23 @@ def print_plan(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], c
 def _predicted(estimate: PhaseEstimate | None, price: float) -> tuple[str, str, str]:
     if estimate is None:
         return "?", "?", "?"
-    seconds = _with_error(estimate.duration_mean_s, estimate.duration_std_s, "s")
-    memory = _with_error(estimate.peak_memory_mean_mib, estimate.peak_memory_std_mib, "MiB")
-    return seconds, memory, f"{estimate.duration_mean_s / 3600 * price:.2f}"
+    once = " (once)" if estimate.num == 1 else ""
+    seconds = f"{_number(estimate.duration_mean_s)} ± {_number(_spread_s(estimate))} s{once}"
+    peak = estimate.peak_memory
+    memory = f"{_number(peak.middle)} MiB ({_number(peak.low)} to {_number(peak.high)})"
+    hours, spread_hours = estimate.duration_mean_s / 3600, _spread_s(estimate) / 3600
+    return seconds, memory, f"{hours * price:.2f} ± {spread_hours * price:.2f}"
 
 
-def _with_error(mean: float, std: float | None, unit: str) -> str:
-    digits = 1 if mean < 10 else 0
-    return (
-        f"{mean:.{digits}f} {unit} (once)" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f} {unit}"
-    )
+def _spread_s(estimate: PhaseEstimate) -> float:
+    """Standard deviation; after a single run half of the bounds that one run leaves."""
+    if estimate.duration_std_s is not None:
+        return estimate.duration_std_s
+    return (estimate.duration.high - estimate.duration.low) / 2
+
+
+def _number(value: float) -> str:
+    return f"{value:.{1 if value < 10 else 0}f}"
 
 
 def _total(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], price: float) -> str:
@@ -61,10 +68,9 @@ def _total(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], price
             "45 + 35 + 60 minutes for teacher, student and fusion of one dataset on a GPU."
         )
     mean = sum(e.duration_mean_s for e in known)
-    spreads = [e.duration_std_s for e in known if e.duration_std_s is not None]
-    spread = sum(s**2 for s in spreads) ** 0.5
-    error = f" ± {spread:.0f}" if spreads else ""
+    spread = sum(_spread_s(e) ** 2 for e in known) ** 0.5
     cost = f", cost {mean / 3600 * price:.2f} ± {spread / 3600 * price:.2f}" if price else ""
     unknown = f"; {len(running) - len(known)} without history" if len(known) < len(running) else ""
-    based_on = f"based on {sum(e.num for e in known)} earlier phases on this device"
-    return f"{len(running)} phases to run: {mean:.0f}{error} s{cost} ({based_on}{unknown})"
+    since = min(e.since for e in known)
+    based_on = f"based on {sum(e.num for e in known)} earlier phases on this device since {since}"
+    return f"{len(running)} phases to run: {mean:.0f} ± {spread:.0f} s{cost} ({based_on}{unknown})"

@@ -1,7 +1,10 @@
 """What phases took before."""
 
+from datetime import timedelta
+
 import pytest
 
+from core.analytics.histograms import HALF_LIFE_DAYS
 from core.analytics.history import PhaseKey, phase_history
 from core.analytics.timeline import fold_epochs, fold_spans
 from core.events.catalogue import PlanResumed, to_event
@@ -15,6 +18,7 @@ def test_one_plan_gives_means_without_spread() -> None:
     teacher = history[PhaseKey("set_01", "teacher", GPU, "published")]
     assert teacher.num == 1
     assert teacher.duration_std_s is None
+    assert teacher.duration.low < teacher.duration_mean_s < teacher.duration.high
     assert teacher.peak_memory_mean_mib > 6000
 
 
@@ -28,6 +32,34 @@ def test_several_plans_give_means_and_sample_deviations() -> None:
     assert together.duration_std_s == pytest.approx(
         (sum((value - sum(alone) / 3) ** 2 for value in alone) / 2) ** 0.5
     )
+
+
+def test_a_plan_of_a_half_life_ago_weighs_half() -> None:
+    new = sample_events(plan_id="new", seed=1, failures=False)
+    old = [
+        event._replace(stream="old", occurred_at=event.occurred_at - timedelta(days=HALF_LIFE_DAYS))
+        for event in sample_events(plan_id="old", seed=2, failures=False)
+    ]
+    key = PhaseKey("hcrl_sa", "teacher", GPU, "published")
+    took_new, took_old = (phase_history([plan])[key].duration_mean_s for plan in (new, old))
+    together = phase_history([old, new])[key]
+    assert together.duration_mean_s == pytest.approx((2 * took_new + took_old) / 3, rel=1e-3)
+    assert together.since == f"{old[0].occurred_at:%Y-%m-%d}"
+
+
+def test_a_phase_that_ran_out_of_memory_is_expected_to_need_more_than_it_had() -> None:
+    def expected(ooms: bool) -> float:
+        events = sample_events(failures=ooms, seed=1)
+        events = [
+            e._replace(payload={**e.payload, "peak_memory_mib": 10_000.0})
+            if e.type == "phase_finished"
+            else e
+            for e in events
+        ]
+        return phase_history([events])[PhaseKey("hcrl_sa", "student", GPU, "published")].peak_memory.middle
+
+    assert expected(ooms=False) == pytest.approx(11_500, rel=0.02)
+    assert expected(ooms=True) == pytest.approx(1.2 * 11_500, rel=0.02)
 
 
 def test_devices_are_kept_apart() -> None:
