@@ -19,6 +19,8 @@ from core.training.dqn import Windows
 from core.training.graph_data import GraphData
 from core.training.input_tuner import InputTuner, Usage
 from core.training.job import PhaseJob
+from core.training.memory import PackGuard
+from core.training.packs import PackLimit
 from core.training.phases import PHASES
 from core.training.pipeline import Pipeline
 from core.training.precision import Precision
@@ -75,6 +77,10 @@ def make_run(
 def make_tuner(pipeline: Pipeline, emit: Emit | None = None, usage: Usage | None = None) -> InputTuner:
     run = make_run(Path(), emit or Recorder())
     return InputTuner(pipeline, TrainingSettings(), DatasetSettings(), run, usage or machine.Usage())
+
+
+def make_guard(limit: PackLimit, emit: Emit | None = None) -> PackGuard:
+    return PackGuard(make_run(Path(), emit or Recorder()).names, emit or Recorder(), limit)
 
 
 def losses(*recorders: Recorder) -> list[tuple[str, int, float, float, float | None, int]]:

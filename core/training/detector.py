@@ -20,7 +20,7 @@ from core.training.dqn import FusionAgent, StateScale, Windows, fuse
 from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
 from core.training.mlp_fusion import mlp_probability
-from core.training.precision import Precision, choose_precision, prepare_process
+from core.training.precision import choose_precision, prepare_process
 from core.training.scoring import ErrorScale, Reader, fusion_state, score_gat, score_vgae
 from settings.graph import GraphSettings
 from settings.models import FusionSettings, ModelSizes
@@ -71,13 +71,6 @@ class ModelPair:
     gat: Gat
     scaler: Scaler
     error_scale: ErrorScale
-
-    def score(
-        self, store: GraphStore, graphs: NDArray[np.int64], precision: Precision, batch: int
-    ) -> PairScores:
-        """Score windows of a store."""
-        reader = Reader(GraphData(store, self.scaler, precision.device), precision, batch)
-        return score_pair(self, reader, graphs)
 
     def to_payload(self, sizes: ModelSizes) -> dict[str, Any]:
         """As tensors and primitives."""
@@ -267,7 +260,10 @@ def score_windows(
         student_path(models_dir, dataset), fusion_payload["parent_sha256"], precision.device
     )
     graphs = np.arange(store.num_graphs)
-    pair = students.score(store, graphs, precision, training.micro_batch_size or _DEFAULT_BATCH)
+    data = GraphData(store, students.scaler, precision.device)
+    names = {"dataset": dataset, "phase": "detection", "size": "student"}
+    reader = Reader(data, precision, training.micro_batch_size or _DEFAULT_BATCH, names)
+    pair = score_pair(students, reader, graphs)
     scores = {"student_vgae": pair.anomaly, "student_gat": pair.attack, **fusion.score(store, graphs, pair)}
     limits = {name: t.value for name, t in (thresholds(student_payload) | thresholds(fusion_payload)).items()}
     return WindowScores(scores, limits, scores["fusion"] > limits["fusion"])

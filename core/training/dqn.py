@@ -4,6 +4,7 @@ Every window is an episode of its own: the reward is known at once and nothing f
 there is no target network. Windows are taken in batches, not one by one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from core.models.fusion import NUM_STATE, FusionNetwork
 from core.training.calibration import mcc_at_half
-from core.training.passes import WindowLearner, run_passes
+from core.training.passes import WindowLearner, in_packs, run_passes
 from core.training.run import Run
 from core.training.seeds import seeded
 from settings.models import FusionSettings
@@ -156,26 +157,40 @@ class ReplayBuffer:
 class _AgentLearner(WindowLearner):
     """Acts on windows, remembers the rewards, and learns from what it remembers."""
 
-    def __init__(self, agent: FusionAgent, train: Windows, training: TrainingSettings) -> None:
-        super().__init__(agent.network, training.lr)
+    def __init__(self, run: Run, agent: FusionAgent, train: Windows, training: TrainingSettings) -> None:
+        super().__init__(run, agent.network, training)
         self.agent, self.train, self.dqn = agent, train, training.dqn
         self.replay = ReplayBuffer(self.dqn.replay_capacity)
         self.epsilon = self.dqn.epsilon_start
         self.generator = torch.Generator().manual_seed(training.seed)
 
-    def loss(self, windows: Tensor) -> Tensor:
+    def examples(self, windows: Tensor) -> tuple[Tensor, ...]:
         chosen = self.train[windows]
         with torch.no_grad():
-            action = self.module(chosen.state).argmax(1)
+            packs = torch.split(chosen.state, self.guard.limit.graphs)
+            action = torch.cat([self.module(pack).argmax(1) for pack in packs])
         explore = torch.rand(len(action), generator=self.generator) < self.epsilon
         tried = torch.randint(self.dqn.num_actions, (len(action),), generator=self.generator)
         action = torch.where(explore, tried, action)
         self.replay.add(chosen.state, action, reward(self.agent.weights[action], chosen))
         self.epsilon = max(self.dqn.epsilon_end, self.epsilon * self.dqn.epsilon_decay)
 
-        state, action, target = self.replay.sample(self.dqn.batch_size, self.generator)
+        return self.replay.sample(self.dqn.batch_size, self.generator)
+
+    def loss(self, *examples: Tensor) -> Tensor:
+        state, action, target = examples
         value = self.module(state).gather(1, action.unsqueeze(1)).squeeze(1)
-        return functional.smooth_l1_loss(value, target)
+        return functional.smooth_l1_loss(value, target, reduction="sum")
+
+    def remember(self) -> Callable[[], None]:
+        drawn, epsilon, num_seen = self.generator.get_state(), self.epsilon, self.replay.num_seen
+
+        def bring_back() -> None:
+            self.generator.set_state(drawn)
+            # What was added stays where it is: the same places are filled again.
+            self.epsilon, self.replay.num_seen = epsilon, num_seen
+
+        return bring_back
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
@@ -209,9 +224,9 @@ def train_agent(
     agent = FusionAgent(seeded(lambda: FusionNetwork(fusion, training.dqn.num_actions), training.seed))
 
     def validate() -> tuple[float, float | None]:
-        weight = agent.weigh(val.state)
+        weight = in_packs(run, agent.weigh, val.state)
         fused = fuse(weight, val).double().numpy()
         return -float(reward(weight, val).mean()), mcc_at_half(fused, val.y.numpy())
 
-    run_passes(run, _AgentLearner(agent, train, training), len(train.y), validate, training)
+    run_passes(run, _AgentLearner(run, agent, train, training), len(train.y), validate, training)
     return agent

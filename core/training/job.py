@@ -1,8 +1,9 @@
 """What a phase is told when it runs in the training process; free of torch so that planning can make one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.training.packs import KnownLimits
 from settings.app import Settings
 
 _TARGETS = {
@@ -29,6 +30,7 @@ class PhaseJob:
         settings_digest: Digest of the settings that matter to the phase, recorded likewise.
         parent_sha256: sha256 of the parent phase's saved model; empty where there is no parent.
         micro_batch_size: Graphs per forward/backward; results do not depend on it.
+        known_limits: What the log says of how much packs may hold.
     """
 
     plan_id: str
@@ -42,6 +44,7 @@ class PhaseJob:
     settings_digest: str
     parent_sha256: str
     micro_batch_size: int
+    known_limits: KnownLimits = field(default_factory=KnownLimits)
 
     @property
     def target(self) -> str:

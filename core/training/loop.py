@@ -22,6 +22,7 @@ from core.events.catalogue import (
 )
 from core.events.heartbeat import beat
 from core.training.input_tuner import InputSummary
+from core.training.memory import Shortage, attempt
 from core.training.run import Run
 from core.training.seeds import random_states, restore_random_states, step_seed
 from settings.training import TrainingSettings
@@ -181,7 +182,11 @@ def _finite(run: Run, pending: list[Tensor], progress: _Progress) -> list[float]
 
 def _copy_weights(module: nn.Module) -> dict[str, Any]:
     # state_dict() refers to the live weights, which the next step changes.
-    return copy.deepcopy(module.state_dict())
+    weights = module.state_dict()
+    copied = attempt(lambda: copy.deepcopy(weights))
+    if isinstance(copied, Shortage):
+        return {name: values.to("cpu", copy=True) for name, values in weights.items()}
+    return copied
 
 
 def _write_checkpoint(run: Run, learner: Learner, progress: _Progress) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from core.models.fusion import FusionNetwork
 from core.training.calibration import mcc_at_half
 from core.training.dqn import Windows
-from core.training.passes import WindowLearner, run_passes
+from core.training.passes import WindowLearner, in_packs, run_passes
 from core.training.run import Run
 from core.training.seeds import seeded
 from settings.models import FusionSettings
@@ -17,13 +17,18 @@ from settings.training import TrainingSettings
 
 
 class _MlpLearner(WindowLearner):
-    def __init__(self, network: FusionNetwork, train: Windows, lr: float) -> None:
-        super().__init__(network, lr)
+    def __init__(self, run: Run, network: FusionNetwork, train: Windows, training: TrainingSettings) -> None:
+        super().__init__(run, network, training)
         self.train = train
 
-    def loss(self, windows: Tensor) -> Tensor:
+    def examples(self, windows: Tensor) -> tuple[Tensor, ...]:
         chosen = self.train[windows]
-        return functional.binary_cross_entropy_with_logits(self.module(chosen.state).squeeze(1), chosen.y)
+        return chosen.state, chosen.y
+
+    def loss(self, *examples: Tensor) -> Tensor:
+        state, y = examples
+        logits = self.module(state).squeeze(1)
+        return functional.binary_cross_entropy_with_logits(logits, y, reduction="sum")
 
 
 def train_mlp(
@@ -34,11 +39,11 @@ def train_mlp(
 
     @torch.no_grad()
     def validate() -> tuple[float, float | None]:
-        logits = network(val.state).squeeze(1)
+        logits = in_packs(run, network, val.state).squeeze(1)
         loss = float(functional.binary_cross_entropy_with_logits(logits, val.y))
         return loss, mcc_at_half(logits.double().sigmoid().numpy(), val.y.numpy())
 
-    run_passes(run, _MlpLearner(network, train, training.lr), len(train.y), validate, training)
+    run_passes(run, _MlpLearner(run, network, train, training), len(train.y), validate, training)
     return network
 
 

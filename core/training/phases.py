@@ -1,6 +1,8 @@
 """The phases of a dataset's chain in the training process: teacher, student, fusion, evaluation."""
 
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from core.can.scaling import Scaler
 from core.can.splits import TRAIN, VAL
 from core.errors import TrainingError
 from core.events.catalogue import Emit, ModelEvaluated, ModelSaved, ThresholdCalibrated
+from core.events.resource_facts import StorePlaced
+from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.models.vgae import Vgae
+from core.resources.memory import limit_memory
 from core.resources.usage import Usage
 from core.training import artifacts, detector
 from core.training.batch_plan import plan_curriculum_epoch, plan_epoch
@@ -29,6 +34,7 @@ from core.training.id_frequency import IdFrequency
 from core.training.input_tuner import InputTuner
 from core.training.job import PhaseJob
 from core.training.loop import Plan, Validate, fit
+from core.training.memory import PackGuard
 from core.training.mlp_fusion import train_mlp
 from core.training.objectives import (
     GatDistillationObjective,
@@ -55,6 +61,7 @@ class _Workbench:
     def __init__(self, job: PhaseJob, emit: Emit) -> None:
         self.job, self.emit, self.training = job, emit, job.settings.training
         prepare_process(self.training)
+        limit_memory(job.settings.resources)
         self.precision = choose_precision(self.training)
         self.store = open_graph_store(job.store)
         self.manifest = read_manifest(job.store)
@@ -84,9 +91,24 @@ class _Workbench:
                 "graph.block_windows"
             )
 
-    def reader(self) -> Reader:
-        data = GraphData(self.store, self.scaler, self.precision.device)
-        return Reader(data, self.precision, self.job.micro_batch_size or self.training.batch_size)
+    def reader(self, size: str) -> Reader:
+        """Place the store; once per phase. `size` is that of the models which read."""
+        wanted = self.job.settings.dataset.placement
+        data = GraphData(self.store, self.scaler, self.precision.device, wanted)
+        placed = data.placement
+        self.emit(
+            StorePlaced(
+                dataset=self.job.dataset,
+                phase=self.job.phase,
+                placement=placed.rung,
+                num_bytes=placed.num_bytes,
+                room_bytes=placed.room_bytes,
+                reason=placed.reason,
+            )
+        )
+        most = self.job.micro_batch_size or self.training.batch_size
+        names = {"dataset": self.job.dataset, "phase": self.job.phase, "size": size}
+        return Reader(data, self.precision, most, names, self.emit)
 
     def run(self, model: str) -> Run:
         job = self.job
@@ -96,17 +118,20 @@ class _Workbench:
             self.training.keep_checkpoints,
             self.training.checkpoint_interval_s,
         )
-        return Run(job.dataset, job.phase, model, checkpoints, self.emit)
+        known = job.known_limits.own.get(model)
+        return Run(job.dataset, job.phase, model, checkpoints, self.emit, known)
 
     def fit(self, model: str, objective: Objective, reader: Reader, plan: Plan, validate: Validate) -> None:
         t = self.training
         weights = objective.module.to(self.precision.device).parameters()
         optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
-        pipeline = Pipeline(reader.data, PackLimit(reader.micro_batch_size))
-        run = self.run(model)
-        tuner = InputTuner(pipeline, t, self.job.settings.dataset, run, Usage())
-        stepper = Stepper(objective, pipeline, optimizer, self.precision, tuner)
-        fit(run, stepper, plan, validate, t, t.epochs)
+        dataset, run, limit = self.job.settings.dataset, self.run(model), PackLimit(reader.micro_batch_size)
+        guard = PackGuard.of(run, limit)
+        num_workers = 0 if reader.data.placement.rung == "resident" else dataset.num_workers
+        with closing(Pipeline(reader.data, limit, num_workers, dataset.prefetch_factor)) as pipeline:
+            tuner = InputTuner(pipeline, t, dataset, run, Usage())
+            stepper = Stepper(objective, pipeline, optimizer, self.precision, tuner, guard)
+            fit(run, stepper, plan, validate, t, t.epochs)
 
     def plan(self, graphs: Indices) -> Plan:
         t = self.training
@@ -172,7 +197,7 @@ def train_teacher(job: PhaseJob, emit: Emit) -> None:
     """
     bench = _Workbench(job, emit)
     bench.require_both_classes()
-    reader, sizes, dropout = bench.reader(), job.settings.models.teacher, bench.training.dropout
+    reader, sizes, dropout = bench.reader("teacher"), job.settings.models.teacher, bench.training.dropout
     y = torch.from_numpy(bench.y.astype(np.int64)).to(bench.precision.device)
 
     vgae = seeded(lambda: Vgae(sizes.vgae, sizes.ids, dropout), bench.training.seed)
@@ -199,7 +224,7 @@ def distill_student(job: PhaseJob, emit: Emit) -> None:
     """Train the compressed VGAE and GAT to follow their teachers; errors as in `train_teacher`."""
     bench = _Workbench(job, emit)
     bench.require_both_classes()
-    reader, sizes, dropout = bench.reader(), job.settings.models.student, bench.training.dropout
+    reader, sizes, dropout = bench.reader("student"), job.settings.models.student, bench.training.dropout
     device, distillation = bench.precision.device, bench.training.distillation
     y = torch.from_numpy(bench.y.astype(np.int64)).to(device)
     teachers, _ = detector.load_pair(
@@ -209,7 +234,7 @@ def distill_student(job: PhaseJob, emit: Emit) -> None:
 
     benign = bench.benign(known)
     latents = TeacherLatents(
-        benign, reader.data.num_nodes(benign), latent_means(teachers.vgae, reader, benign)
+        benign, reader.data.num_nodes(benign), latent_means(teachers.vgae, reader.of("teacher"), benign)
     )
     vgae = seeded(lambda: Vgae(sizes.vgae, sizes.ids, dropout), bench.training.seed)
     follow = seeded(lambda: VgaeDistillationObjective(vgae, dropout, latents), bench.training.seed)
@@ -219,7 +244,7 @@ def distill_student(job: PhaseJob, emit: Emit) -> None:
     error_scale, difficulty = _errors(vgae, reader, bench)
     teacher_logits = torch.zeros(len(y), 2, device=device)
     teacher_logits[torch.from_numpy(known).to(device)] = torch.from_numpy(
-        score_gat(teachers.gat, reader, known).logits
+        score_gat(teachers.gat, reader.of("teacher"), known).logits
     ).to(device)
     gat = seeded(lambda: Gat(sizes.gat, sizes.ids, dropout), bench.training.seed)
     distil = GatDistillationObjective(gat, y, dropout, teacher_logits, distillation)
@@ -241,7 +266,7 @@ def train_fusion(job: PhaseJob, emit: Emit) -> None:
     students, _ = detector.load_pair(
         detector.student_path(job.models_dir, job.dataset), job.parent_sha256, bench.precision.device
     )
-    reader, sizes = bench.reader(), job.settings.models.student.fusion
+    reader, sizes = bench.reader("student"), job.settings.models.student.fusion
     scored_train, scored_val = (score_pair(students, reader, graphs) for graphs in (bench.train, bench.val))
     scale = StateScale.fit(scored_train.state)
     train = detector.make_windows(scale, scored_train, bench.y[bench.train])
@@ -269,7 +294,7 @@ def evaluate(job: PhaseJob, emit: Emit) -> None:
         GraphStoreError: The graph store is damaged.
     """
     bench = _Workbench(job, emit)
-    device, batch = bench.precision.device, job.micro_batch_size or bench.training.batch_size
+    device, reader = bench.precision.device, bench.reader("student")
     fusion, fusion_file = detector.load_fusion(
         detector.fusion_path(job.models_dir, job.dataset), job.parent_sha256
     )
@@ -290,7 +315,8 @@ def evaluate(job: PhaseJob, emit: Emit) -> None:
         )
     for folder, graphs in bench.manifest.test_folders(bench.store).items():
         teacher, student = (
-            p.score(bench.store, graphs, bench.precision, batch) for p in (teachers, students)
+            score_pair(pair, replace(reader.of(size), data=reader.data.with_scaler(pair.scaler)), graphs)
+            for size, pair in (("teacher", teachers), ("student", students))
         )
         scores = _pair_scores("teacher", teacher) | _pair_scores("student", student)
         scores |= fusion.score(bench.store, graphs, student)
@@ -339,13 +365,14 @@ def _errors(vgae: Vgae, reader: Reader, bench: _Workbench) -> tuple[ErrorScale, 
 
 
 def _validate_losses(objective: Objective, reader: Reader, graphs: Indices) -> Validate:
+    def total(chosen: Indices, batch: GraphBatch) -> Tensor:
+        with reader.precision.autocast():
+            return objective.losses(batch, chosen).double().sum()
+
     @torch.no_grad()
     def validate() -> tuple[float, float | None]:
-        total = torch.zeros((), dtype=torch.float64, device=reader.precision.device)
-        for chosen, batch in reader.batches(graphs):
-            with reader.precision.autocast():
-                total += objective.losses(batch, chosen).double().sum()
-        return float(total) / len(graphs), None
+        sums = reader.map(total, graphs, "vgae")
+        return float(torch.stack(sums).sum()) / len(graphs), None
 
     return validate
 

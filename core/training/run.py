@@ -4,17 +4,19 @@ from dataclasses import dataclass
 
 from core.events.catalogue import Emit
 from core.training.checkpoint import CheckpointFolder
+from core.training.packs import KnownLimit
 
 
 @dataclass(frozen=True)
 class Run:
-    """The names that a training's events carry, and where its checkpoints go."""
+    """The names that a training's events carry, where its checkpoints go, and what is known of its packs."""
 
     dataset: str
     phase: str
     model: str
     checkpoints: CheckpointFolder
     emit: Emit
+    known: KnownLimit | None = None
 
     @property
     def names(self) -> dict[str, str]:

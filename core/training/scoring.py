@@ -1,19 +1,24 @@
 """What trained models say of windows: anomaly and attack probabilities, and the fusion agent's state."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.events.fact import Emit
 from core.events.heartbeat import beat
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.models.segments import segment_max, segment_mean
 from core.models.vgae import Vgae
 from core.training.graph_data import GraphData
+from core.training.memory import PackGuard, Shortage, attempt
+from core.training.packs import PackLimit, split_step
 from core.training.precision import Precision
 
 _LARGEST_BATCH = 1024
@@ -23,24 +28,83 @@ _HALF_SIGMAS = 3.0
 """An error this many standard deviations above a benign one is an anomaly probability of 1/2."""
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
+_UNNAMED: Mapping[str, str] = {"dataset": "", "phase": "", "size": ""}
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How graphs are read for scoring: their data, the number format and the batch."""
+    """How graphs are read for scoring.
+
+    Attributes:
+        data: Where they are.
+        precision: Number format of the forward pass.
+        micro_batch_size: Most graphs of a pack.
+        names: ``dataset`` and ``phase``, as events name them, and the models' ``size``: teacher or student.
+        emit: Told when a pack was too large for memory.
+    """
 
     data: GraphData
     precision: Precision
     micro_batch_size: int
+    names: Mapping[str, str] = field(default_factory=lambda: _UNNAMED)
+    emit: Emit = lambda fact: None
 
-    def batches(self, graphs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], GraphBatch]]:
-        """Graphs in order, batch by batch."""
-        most_nodes = int(self.data.num_nodes(graphs).max(initial=1))
-        size = max(1, min(self.micro_batch_size, _LARGEST_BATCH, _MOST_NODE_PAIRS // most_nodes**2))
-        for start in range(0, len(graphs), size):
-            chosen = graphs[start : start + size]
-            yield chosen, self.data.batch(chosen)
-            beat(num_graphs=len(chosen))
+    def of(self, size: str) -> "Reader":
+        """The same for models of another size."""
+        return replace(self, names={**self.names, "size": size})
+
+    @cached_property
+    def _guard(self) -> PackGuard:
+        names = {name: self.names[name] for name in ("dataset", "phase")}
+        return PackGuard(names, self.emit, PackLimit(min(self.micro_batch_size, _LARGEST_BATCH)))
+
+    def map(
+        self,
+        compute: Callable[[NDArray[np.int64], GraphBatch], T],
+        graphs: NDArray[np.int64],
+        kind: Literal["vgae", "gat"],
+    ) -> list[T]:
+        """Compute something of graphs, pack by pack.
+
+        A pack that is too large for memory is halved, and reading goes on at its first graph.
+
+        Args:
+            compute: Given some of the graphs and the same gathered.
+            graphs: int64 ``[K]``.
+            kind: What reads them, for events.
+
+        Returns:
+            Results in order.
+
+        Raises:
+            TrainingProcessError: Memory does not suffice for a single graph.
+        """
+        guard = self._guard
+        nodes, edges = self.data.num_nodes(graphs), self.data.num_edges(graphs)
+        block = max(1, _MOST_NODE_PAIRS // int(nodes.max(initial=1)) ** 2)
+        model = "_".join(filter(None, (self.names["size"], kind)))
+        results: list[T] = []
+        start = 0
+
+        def next_pack() -> slice:
+            near = slice(start, start + min(guard.limit.graphs, block))
+            return slice(start, start + split_step(nodes[near], edges[near], guard.limit)[0][1])
+
+        def size() -> PackLimit:
+            pack = next_pack()
+            return PackLimit(len(graphs[pack]), int(nodes[pack].sum()), int(edges[pack].sum()))
+
+        def read() -> tuple[int, T]:
+            chosen = graphs[next_pack()]
+            return len(chosen), compute(chosen, self.data.batch(chosen))
+
+        while start < len(graphs):
+            num, result = guard.do(read, lambda: ("evaluation", size()), model=model)
+            results.append(result)
+            start += num
+            beat(num_graphs=num)
+        return results
 
 
 @dataclass(frozen=True)
@@ -71,40 +135,55 @@ class GatScores:
 @torch.no_grad()
 def score_vgae(model: Vgae, reader: Reader, graphs: NDArray[np.int64]) -> VgaeScores:
     """Reconstruction errors and latent statistics of graphs."""
-    errors, latent = [np.empty((0, 3))], [np.empty((0, 4))]
     model.eval()
-    for _, batch in reader.batches(graphs):
+
+    def score(_: NDArray[np.int64], batch: GraphBatch) -> VgaeScores:
         with reader.precision.autocast():
             output = model(batch)
-        errors.append(_numpy(torch.stack(list(output.errors), 1)))
-        latent.append(_numpy(_node_statistics(output.mean, batch)))
-    return VgaeScores(np.concatenate(errors), np.concatenate(latent))
+        errors = _numpy(torch.stack(list(output.errors), 1))
+        return VgaeScores(errors, _numpy(_node_statistics(output.mean, batch)))
+
+    scores = reader.map(score, graphs, "vgae")
+    return VgaeScores(
+        np.concatenate([np.empty((0, 3)), *(s.errors for s in scores)]),
+        np.concatenate([np.empty((0, 4)), *(s.latent for s in scores)]),
+    )
 
 
 @torch.no_grad()
 def score_gat(model: Gat, reader: Reader, graphs: NDArray[np.int64]) -> GatScores:
     """Logits and embedding statistics of graphs."""
-    logits, embedding = [np.empty((0, 2), np.float32)], [np.empty((0, 4))]
     model.eval()
-    for _, batch in reader.batches(graphs):
+
+    def score(_: NDArray[np.int64], batch: GraphBatch) -> GatScores:
         with reader.precision.autocast():
             output = model(batch)
-        logits.append(output.logits.cpu().numpy())
         e = output.embedding
         statistics = torch.stack([e.mean(1), e.std(1, correction=0), e.amax(1), e.amin(1)], 1)
-        embedding.append(_numpy(statistics))
-    return GatScores(np.concatenate(logits), np.concatenate(embedding))
+        return GatScores(output.logits.cpu().numpy(), _numpy(statistics))
+
+    scores = reader.map(score, graphs, "gat")
+    return GatScores(
+        np.concatenate([np.empty((0, 2), np.float32), *(s.logits for s in scores)]),
+        np.concatenate([np.empty((0, 4)), *(s.embedding for s in scores)]),
+    )
 
 
 @torch.no_grad()
 def latent_means(model: Vgae, reader: Reader, graphs: NDArray[np.int64]) -> Tensor:
-    """Latent means of the graphs' nodes, in order: float16 ``[N, latent]``, kept where the store is."""
+    """Latent means of the graphs' nodes, in order: float16 ``[N, latent]``.
+
+    Kept where the store is, or in RAM if there is no room for them.
+    """
     model.eval()
-    means = []
-    for _, batch in reader.batches(graphs):
+
+    def encode(_: NDArray[np.int64], batch: GraphBatch) -> Tensor:
         with reader.precision.autocast():
-            means.append(model.encode(batch)[0].to(reader.data.home, torch.float16))
-    return torch.cat(means)
+            return model.encode(batch)[0].to("cpu", torch.float16)
+
+    means = torch.cat(reader.map(encode, graphs, "vgae"))
+    at_home = attempt(lambda: means.to(reader.data.home))
+    return means if isinstance(at_home, Shortage) else at_home
 
 
 @dataclass(frozen=True)

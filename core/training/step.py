@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.events.heartbeat import beat
 from core.models.batch import GraphBatch
 from core.training.input_tuner import InputSummary, InputTuner
-from core.training.memory import PackGuard
+from core.training.memory import PackGuard, allocate_state
 from core.training.packs import PackLimit, largest_step, split_step
 from core.training.pipeline import Pipeline
 from core.training.precision import Precision
@@ -171,18 +171,3 @@ class Stepper:
 
     def _new_loss_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.precision.device.type, enabled=self.precision.scaled)
-
-
-def allocate_state(optimizer: torch.optim.Optimizer) -> None:
-    """Allocate the state of a fused AdamW, which else does so in its first update.
-
-    A fused update writes in place: with its state there it has nothing left to allocate, so it cannot run out
-    of memory half way.
-    """
-    for group in optimizer.param_groups:
-        for weights in group["params"]:
-            optimizer.state[weights] = {
-                "step": torch.zeros((), device=weights.device),
-                "exp_avg": torch.zeros_like(weights),
-                "exp_avg_sq": torch.zeros_like(weights),
-            }

@@ -42,7 +42,7 @@ from settings.models import GatSettings, ModelSettings
 from settings.training import DistillationSettings
 from tests.benchmarks.generated_graphs import generate
 from tests.benchmarks.pyg_peer import PeerGat, peer_dataset, peer_epochs, peer_predictions
-from tests.training_helpers import make_tuner
+from tests.training_helpers import make_guard, make_tuner
 
 RESULTS = Path(__file__).parent / "results"
 PUBLISHED = ModelSettings.model_validate({"preset": "published"})
@@ -63,7 +63,8 @@ def our_epochs(
     module = objective.module.to(precision.device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, fused=True)
     pipeline = Pipeline(data, PackLimit(4096))
-    stepper = Stepper(objective, pipeline, optimizer, precision, make_tuner(pipeline))
+    guard = make_guard(pipeline.limit)
+    stepper = Stepper(objective, pipeline, optimizer, precision, make_tuner(pipeline), guard)
     epoch = 0
     while True:
         module.train()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import TrainingError
+from core.errors import TrainingError, TrainingProcessError
 from core.events.catalogue import CheckpointWritten, EpochFinished, TrainingResumed
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
@@ -23,7 +23,7 @@ from core.training.step import Stepper
 from settings.models import ModelSettings
 from settings.training import TrainingSettings
 from tests.synthetic import make_store
-from tests.training_helpers import CPU, Recorder, flat, graph_data, make_run, make_tuner
+from tests.training_helpers import CPU, Recorder, flat, graph_data, make_guard, make_run, make_tuner
 
 SIZES = ModelSettings.model_validate({"preset": "small"}).student
 STORE = make_store(40)
@@ -46,7 +46,7 @@ def _losses(values: Iterator[float]) -> Validate:
 def _stepper(objective: Any, micro_batch_size: int = 4096, lr: float = 1e-3) -> Stepper:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=lr, fused=True)
     pipeline = Pipeline(DATA, PackLimit(micro_batch_size))
-    return Stepper(objective, pipeline, optimizer, CPU, make_tuner(pipeline))
+    return Stepper(objective, pipeline, optimizer, CPU, make_tuner(pipeline), make_guard(pipeline.limit))
 
 
 def _fit(
@@ -152,10 +152,10 @@ def test_a_step_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches()
     plain, limited = _gat(), _gat()
     _, expected = step(plain)
     stepper, loss = step(_OutOfMemory(limited, most=6))
-    assert stepper.pipeline.limit == PackLimit(5)
+    assert stepper.pipeline.limit.graphs == 5
     torch.testing.assert_close(loss, expected)
     np.testing.assert_allclose(_weights(plain), _weights(limited), rtol=1e-3, atol=2e-4)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(TrainingProcessError, match=r"single graph of \d+ nodes and \d+ edges.*no room"):
         step(_OutOfMemory(_gat(), most=0))
 
 

@@ -39,6 +39,7 @@ from tests.training_helpers import (
     fusion_windows,
     graph_data,
     losses,
+    make_guard,
     make_run,
     make_tuner,
 )
@@ -76,7 +77,9 @@ def vgae_objective() -> VgaeObjective:
 def stepper(objective: Objective, micro_batch_size: int = 5, precision: Precision = CPU) -> Stepper:
     optimizer = torch.optim.AdamW(objective.module.parameters(), lr=0.01, fused=True)
     pipeline = Pipeline(DATA, PackLimit(micro_batch_size))
-    return Stepper(objective, pipeline, optimizer, precision, make_tuner(pipeline))
+    return Stepper(
+        objective, pipeline, optimizer, precision, make_tuner(pipeline), make_guard(pipeline.limit)
+    )
 
 
 def train_graphs(run: Run, objective: Objective) -> dict[str, torch.Tensor]:
@@ -210,7 +213,7 @@ def test_every_part_of_a_steppers_state_comes_back(tmp_path: Path) -> None:
     state = trained.state_dict()
     assert state["loss_scaler"]["scale"] != fresh.state_dict()["loss_scaler"]["scale"]
     assert state["input"]["wait_s"] > 0
-    for part in ("module", "optimizer", "loss_scaler", "limit", "input"):
+    for part in ("module", "optimizer", "loss_scaler", "packs", "input"):
         assert not same(state[part], fresh.state_dict()[part]), part
     fresh.load_state_dict(through_a_file(tmp_path, state))
     assert same(fresh.state_dict(), state)
@@ -220,7 +223,7 @@ def test_every_part_of_a_steppers_state_comes_back(tmp_path: Path) -> None:
 def test_the_smaller_micro_batch_stays_in_force(before: int, now: int, kept: int) -> None:
     fresh = stepper(gat_objective(), now)
     fresh.load_state_dict(stepper(gat_objective(), before).state_dict())
-    assert fresh.pipeline.limit.graphs == kept
+    assert fresh.guard.limit.graphs == kept
 
 
 class _FullOnce(GatObjective):

@@ -1,0 +1,43 @@
+"""How much memory this process may take, and how much of it is left."""
+
+import resource
+import sys
+from typing import Any
+
+import psutil
+
+from core.resources.containers import Ram
+from settings.resources import ResourceSettings
+
+_MIB = 2**20
+
+
+def limit_memory(resources: ResourceSettings) -> None:
+    """Have allocations beyond ``memory_limit_mib`` and ``vram_limit_mib`` fail, in this process.
+
+    A failed allocation can be recovered from; the kernel's OOM killer, which strikes where there is no limit,
+    cannot. What counts is private writable memory (``RLIMIT_DATA``), not the mapped graph store or the
+    address space that CUDA sets aside. The limit of VRAM is set only where torch is loaded.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = resources.memory_limit_mib * _MIB or hard
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    torch: Any = sys.modules.get("torch")
+    if resources.vram_limit_mib and torch and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, resources.vram_limit_mib * _MIB / total))
+
+
+def free_ram_bytes(ram: Ram | None = None) -> int:
+    """RAM that this process can still allocate, bytes: of the machine or its container, and of its own limit.
+
+    Args:
+        ram: The RAM that is asked; None for that of this process.
+    """
+    total, used = (ram or Ram()).measure()
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit == resource.RLIM_INFINITY:
+        return max(0, total - used)
+    return max(0, min(total - used, limit - getattr(psutil.Process().memory_info(), "data", 0)))
