@@ -20,6 +20,8 @@ WAITING = 0.15
 """Share of time without a pack from which training counts as waiting for data."""
 BUSY_GPU = 0.60
 """Share of the GPU at work, or of its power limit, from which it counts as busy."""
+FED_GPU = 0.85
+"""Share of the multiprocessors at work from which waiting for data, which overlaps with it, costs nothing."""
 IDLE_GPU = 0.15
 """Share of the GPU at work, or of its power limit (a GPU at rest draws some), up to which it is idle."""
 BUSY_BANDWIDTH = 0.70
@@ -160,7 +162,7 @@ def _short_of_ram(s: Signals) -> Verdict | None:
 
 
 def _waits_for_data(s: Signals) -> Verdict | None:
-    if s.data_wait_share is None or s.data_wait_share < WAITING:
+    if s.data_wait_share is None or s.data_wait_share < WAITING or (s.sm_activity or 0.0) >= FED_GPU:
         return None
     waited = f"Training stood still for its next pack in {s.data_wait_share:.0%} of the time"
     if s.placement == "mapped":
