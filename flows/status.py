@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.errors import DamagedLogError
+from core.events.catalogue import PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.audit import as_it_was, readable
@@ -18,13 +19,17 @@ from core.planning.lock import is_held
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
 from flows.cli import DONE, add_common_arguments, left_out, plan_name, run_command, settings_of
+from flows.live import print_live
 from flows.tables import styled, table
 from settings.errors import SettingsError
 from settings.layout import Layout
 
+_MOST_LINES = 12
+"""Of an error's message; all of it is in the log."""
+
 
 def status_command(argv: Sequence[str] | None = None) -> int:
-    """Print plans, the phases of one of them, and saved models.
+    """Print plans, the phases of one of them, saved models, training processes, resources, the last error.
 
     Args:
         argv: Arguments; None for those of the process.
@@ -52,11 +57,13 @@ def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -
     plans = sorted({*events, *problems})
     if not plans:
         console.print(f"no plans in {log.location}", highlight=False)
+        print_live(console, output_dir, "")
         return DONE
     if plan_id and plan_id not in plans:
         raise SettingsError(f"no plan {plan_id} in {log.location}; known plans: {', '.join(plans)}")
     chosen = plan_id or max(events, default=plans[-1])
     if chosen in problems:
+        print_live(console, output_dir, chosen)
         raise problems[chosen]
     if position is not None:
         events = as_it_was(events, chosen, position)
@@ -79,6 +86,10 @@ def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -
     console.print(_plans_table(statuses, states))
     console.print(_phases_table(chosen, states[chosen], progress(events[chosen], states[chosen])))
     console.print(_models_table(fold_registry(events.values())))
+    if position is None:
+        print_live(console, output_dir, chosen)
+    for text in _last_error(events[chosen]):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for line in left_out(problems):
         console.print(f"\n{line}", highlight=False, markup=False, soft_wrap=True)
     return DONE
@@ -100,6 +111,23 @@ def _phases_table(plan_id: str, state: PlanState, epochs: dict[PhaseName, str]) 
         attempts = str(phase_state.attempts or "")
         shown.add_row(dataset, phase, styled(phase_state.status), attempts, escape(detail))
     return shown
+
+
+def _last_error(events: Sequence[Event]) -> list[str]:
+    """The last failure of a plan, and whether it was got over, a line each; empty if there was none."""
+    event = next((event for event in reversed(events) if event.type == PhaseFailed.TYPE), None)
+    if event is None:
+        return []
+    failed = event.payload
+    name = f"{failed['dataset']}/{failed['phase']}"
+    state = PLAN_STATE.fold(events).phases[failed["dataset"], failed["phase"]]
+    report = [f"stacks and last signs of life: {failed['report']}"] if failed["report"] else []
+    return [
+        f"\nLast error, {event.occurred_at:%Y-%m-%d %H:%M:%S} UTC: attempt {failed['attempt']} of {name} "
+        f"({failed['kind']}); the phase is {state.status} now",
+        *failed["message"].splitlines()[:_MOST_LINES],
+        *report,
+    ]
 
 
 def _models_table(view: RegistryView) -> Table:

@@ -13,6 +13,12 @@ _STYLES = {
     "changed": "red",
     "damaged": "red",
     "unreadable": "red",
+    "working": "cyan",
+    "starting": "cyan",
+    "hanging?": "yellow",
+    "stopped": "yellow",
+    "gone": "red",
+    "abandoned": "red",
 }
 _WHOLE = ("plan", "dataset", "phase", "status", "setting")
 

@@ -83,7 +83,8 @@ class Watch:
                 progress_at=now(),
             )
         else:
-            named = [f"{name} {value}" for name in _NAMED_FIELDS if (value := getattr(sign, name, None))]
+            said = {name: getattr(sign, name, None) for name in _NAMED_FIELDS}
+            named = [f"{name} {value}" for name, value in said.items() if value is not None]
             self._note(" ".join([f"told {sign.TYPE}", *named]))
             self._tell(activity="working", progress_at=now())
         self.tick()
