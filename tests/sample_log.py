@@ -484,6 +484,11 @@ def _samples(duration_s: float, interval_s: float, *, gpu: bool) -> Iterator[dic
             "vram_total_mib": 24_576.0 if gpu else None,
             "gpu_power_w": 120.0 + 200 * busy if gpu else None,
             "gpu_temperature_c": 45.0 + 25 * busy if gpu else None,
+            "num_cpus": MACHINES[gpu]["num_cpus"],
+            "training_cpu_percent": 100.0 if gpu else 640.0 * busy,
+            "cuda_index": 0 if gpu else None,
+            "gpu_uuid": "GPU-7d2a" if gpu else None,
+            "gpu_power_limit_w": 350.0 if gpu else None,
         }
 
 

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import polars as pl
 
+from core.analytics.bottlenecks import fold_bottlenecks
 from core.analytics.metrics import model_order
 from core.analytics.results import RetrainingResults, fold_results
 from core.analytics.timeline import EpochPoint, Span, fold_epochs, fold_spans
@@ -64,5 +65,7 @@ class Dashboard:
 
 def fold_dashboard(plan_id: str, events: Sequence[Event], samples: pl.DataFrame) -> Dashboard:
     """Fold a plan's events into what its dashboard shows; an empty or unfinished plan is fine."""
-    results = fold_results(events).model_copy(update={"plan_id": plan_id})
+    results = fold_results(events).model_copy(
+        update={"plan_id": plan_id, "bottlenecks": fold_bottlenecks(events, samples)}
+    )
     return Dashboard(results, fold_spans(events), fold_epochs(events), samples)

@@ -55,6 +55,7 @@ def render_html(dashboard: Dashboard) -> str:
         _metrics(dashboard, place),
         html.section("Learning", _losses(dashboard, place)),
         _resources(dashboard, place),
+        html.section("Health", sections.health(results)),
         html.section("Errors and recoveries", sections.errors(results)),
         html.section("Data", sections.data_quality(results.datasets)),
         html.section("Recommended settings for the next plan", sections.recommendation(results)),

@@ -24,6 +24,7 @@ from core.analytics.results import DatasetResult, PhaseResult, RetrainingResults
 from core.analytics.telemetry import TelemetrySummary
 
 _TONES = {"completed": "good", "failed": "bad", "blocked": "warn", "running": "warn", "unfinished": "warn"}
+_BOTTLENECK_TONES = {"compute_bound": "good", "idle": "bad", "unknown": ""}
 _PATHS = {
     "circle": '<circle cx="7" cy="7" r="4.5"/>',
     "triangle-up": '<path d="M7 2 12 11.5H2Z"/>',
@@ -161,6 +162,23 @@ def data_quality(datasets: Mapping[str, DatasetResult]) -> str:
             html.table("Problems", ["dataset", "capture", "what"], details, 3),
         ]
     return "".join(parts)
+
+
+def health(results: RetrainingResults) -> str:
+    """What kept each model from being trained faster, and what to change."""
+    rows = []
+    for found in results.bottlenecks:
+        tone = _BOTTLENECK_TONES.get(found.bottleneck, "warn")
+        cells = [
+            html.cell(found.phase),
+            html.cell(found.model),
+            f"<td>{html.chip(found.bottleneck.replace('_', ' '), tone)}</td>",
+            html.cell(found.reason, "long"),
+            html.cell(found.change or "–", "long"),
+        ]
+        rows.append(html.row(found.dataset, cells))
+    columns = ["dataset", "phase", "model", "bottleneck", "measured", "what to change"]
+    return html.table("Bottlenecks", columns, rows, len(columns)) if rows else ""
 
 
 def errors(results: RetrainingResults) -> str:
