@@ -14,7 +14,7 @@ from settings.errors import SettingsError
 from settings.tree import flat, group_at, merge, nearest
 
 ENV_PREFIX = "CAN_RETRAIN__"
-_FLAGS = {"data.data_dir": "--data-dir", "output_dir": "--output-dir", "environment": "--environment"}
+_FLAGS = ("data.data_dir", "output_dir", "environment")
 
 
 class Origin(NamedTuple):
@@ -22,7 +22,7 @@ class Origin(NamedTuple):
 
     Attributes:
         level: The kind of place, strongest first: flag, variable, file, profile, default.
-        place: The flag, variable, file and line, or profile.
+        place: The place itself, for people: ``environment variable NAME``, ``settings.yaml:12``.
     """
 
     level: Literal["flag", "variable", "file", "profile", "default"]
@@ -30,8 +30,7 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         """For people."""
-        kind = {"flag": "flag ", "variable": "environment variable "}.get(self.level, "")
-        return f"{kind}{self.place}"
+        return self.place
 
 
 class Source(NamedTuple):
@@ -149,7 +148,7 @@ def read_environment(settings: type[BaseSettings]) -> Source:
             raise SettingsError(
                 f"environment variable {name}: there is no setting {dotted!r}; {nearest(settings, *where)}"
             )
-        origins = {dotted: Origin("variable", name) for dotted, _ in flat(values)}
+        origins = {dotted: Origin("variable", f"environment variable {name}") for dotted, _ in flat(values)}
         given = Source(merge(given.values, values), {**given.origins, **origins})
     return given
 
@@ -167,5 +166,9 @@ class _Variable(EnvSettingsSource):
 
 def read_overrides(overrides: dict[str, Any]) -> Source:
     """What flags or a caller say, in the shape of the settings."""
-    given = {name for name, _ in flat(overrides)}
-    return Source(overrides, {name: Origin("flag", _FLAGS.get(name, name)) for name in given})
+    return Source(overrides, {name: Origin("flag", _argument(name)) for name, _ in flat(overrides)})
+
+
+def _argument(name: str) -> str:
+    is_flag = name in _FLAGS
+    return f"flag --{name.rpartition('.')[2].replace('_', '-')}" if is_flag else f"argument {name}"

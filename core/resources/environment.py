@@ -42,7 +42,8 @@ class TrainingEnvironmentConfig:
         """
         gpu = training_gpu(self.settings, self.machine)
         header = [
-            f"Settings for {gpu.name if gpu else self.machine.cpu_model} from {self.profile.label}; behind each, in brackets, where it came from.",
+            f"Settings for {gpu.name if gpu else self.machine.cpu_model} from {self.profile.label}; behind "
+            "each, in brackets, where it came from.",
             "Hand this file back with --config. A setting that is taken out is fitted to the machine again, "
             "or has its default.",
         ]
