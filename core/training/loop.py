@@ -105,6 +105,7 @@ def fit(
         progress = _run_epoch(run, learner, plan, validate, training, progress)
         if is_over() or run.checkpoints.due:
             _write_checkpoint(run, learner, progress)
+    beat(f"trained {run.model}")
     learner.module.load_state_dict(progress.best)
     learner.module.eval()
 
