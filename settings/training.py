@@ -86,7 +86,13 @@ class TrainingSettings(Group):
         le=1.0,
         description="Share of the free memory (VRAM; RAM on CPUs) that a pack may fill by measurement.",
     )
-    max_retries: int = Field(default=2, ge=0, description="Retries of a phase that can be cured by one.")
+    max_retries: int = Field(
+        default=2,
+        ge=0,
+        description="Retries in a row of a phase that makes no progress (writes no checkpoint) between its "
+        "failures, where a retry can cure them; a lack of memory is tried again as long as less can be asked "
+        "for. 0 is no retries at all.",
+    )
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     dqn: DqnSettings = Field(default_factory=DqnSettings)

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from core.errors import TrainingProcessError
-from core.planning.attempt import MAX_RETRIES, retry_delays_s
+from core.planning.attempt import MAX_RETRIES
 from core.planning.chain import Chain
 from core.planning.phases import EVALUATION, FUSION, GRAPHS, STUDENT, TEACHER
 
@@ -28,7 +28,6 @@ def _phase_task(phase: str, name: str, description: str) -> Task[[Chain], None]:
         description=description,
         cache_policy=NO_CACHE,
         retries=MAX_RETRIES,
-        retry_delay_seconds=retry_delays_s(),
     )
     def run_phase(chain: Chain) -> None:
         chain.run_phase(phase)

@@ -35,6 +35,8 @@ class Attempt:
 
     Attributes:
         number: Which attempt it is, from 1.
+        wait_s: Seconds to wait before it, so that whatever disturbs may pass; longer and longer without
+            progress.
         micro_batch_size: Most graphs per forward/backward.
         num_workers: Threads that gather packs, to begin with; the most there may be if `is_cautious`.
         prefetch_factor: Packs held ready per thread, likewise.
@@ -44,6 +46,7 @@ class Attempt:
     """
 
     number: int
+    wait_s: float
     micro_batch_size: int
     num_workers: int
     prefetch_factor: int
@@ -99,6 +102,7 @@ def choose_attempt(phase: str, state: PhaseState, settings: Settings, num_train:
         choices.append("no input threads: training hung waiting for one")
     return Attempt(
         number=state.attempts + 1,
+        wait_s=min(_LONGEST_WAIT_S, 2.0 ** (state.num_fruitless - 1)) if state.status == "failed" else 0.0,
         micro_batch_size=micro_batch_size,
         num_workers=num_workers,
         prefetch_factor=prefetch_factor,
@@ -128,11 +132,6 @@ def may_retry(phase: str, state: PhaseState, settings: Settings, num_train: int 
         if following.micro_batch_size < state.micro_batch_size:
             return True
     return state.num_fruitless <= max_retries
-
-
-def retry_delays_s() -> list[float]:
-    """Seconds to wait before each retry: longer and longer, so that whatever disturbs may pass."""
-    return [min(_LONGEST_WAIT_S, 2.0**retry) for retry in range(MAX_RETRIES)]
 
 
 def _micro_batch_size(asked: int, state: PhaseState, settings: Settings, num_train: int | None) -> int:

@@ -122,6 +122,7 @@ class Chain:
             TrainingProcessError: The attempt failed; `may_retry` says whether another can cure it.
         """
         attempt = self.next_attempt(phase)
+        time.sleep(attempt.wait_s)
         self.emit(
             PhaseStarted(
                 dataset=self.dataset,

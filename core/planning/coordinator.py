@@ -1,6 +1,5 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
-from core.planning.attempt import retry_delays_s
+from core.planning.attempt import MAX_RETRIES
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.chain import Chain, Listener
@@ -199,12 +198,11 @@ class RetrainingCoordinator:
 
 def _run_chain(chain: Chain) -> None:
     for phase in chain.remaining():
-        for delay_s in [*retry_delays_s(), None]:
+        for retries_left in range(MAX_RETRIES, -1, -1):
             try:
                 chain.run_phase(phase)
                 break
             except TrainingProcessError:
-                if delay_s is None or not chain.may_retry(phase):
+                if not retries_left or not chain.may_retry(phase):
                     chain.skip_descendants(phase)
                     return
-            time.sleep(delay_s)

@@ -74,6 +74,8 @@ def log_progress(fact: Fact) -> None:
                 fact.device,
                 fact.precision,
             )
+            for choice in fact.choices:
+                LOG.info("%s: %s: %s", fact.dataset, fact.phase, choice)
         case PhaseFinished():
             LOG.info("%s: %s done in %.1f s", fact.dataset, fact.phase, fact.duration_s)
         case PhaseFailed():
