@@ -108,7 +108,9 @@ class _Workbench:
         )
         most = self.job.micro_batch_size or self.training.batch_size
         names = {"dataset": self.job.dataset, "phase": self.job.phase, "size": size}
-        return Reader(data, self.precision, most, names, self.emit)
+        dataset = self.job.settings.dataset
+        num_workers = 0 if placed.rung == "resident" else dataset.num_workers
+        return Reader(data, self.precision, most, names, self.emit, num_workers, dataset.prefetch_factor)
 
     def run(self, model: str) -> Run:
         job = self.job
@@ -127,8 +129,7 @@ class _Workbench:
         optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
         dataset, run, limit = self.job.settings.dataset, self.run(model), PackLimit(reader.micro_batch_size)
         guard = PackGuard.of(run, limit)
-        num_workers = 0 if reader.data.placement.rung == "resident" else dataset.num_workers
-        with closing(Pipeline(reader.data, limit, num_workers, dataset.prefetch_factor)) as pipeline:
+        with closing(Pipeline(reader.data, limit, reader.num_workers, reader.prefetch_factor)) as pipeline:
             tuner = InputTuner(pipeline, t, dataset, run, Usage())
             stepper = Stepper(objective, pipeline, optimizer, self.precision, tuner, guard)
             fit(run, stepper, plan, validate, t, t.epochs)

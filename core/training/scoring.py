@@ -1,6 +1,7 @@
 """What trained models say of windows: anomaly and attack probabilities, and the fusion agent's state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeVar
@@ -19,6 +20,7 @@ from core.models.vgae import Vgae
 from core.training.graph_data import GraphData
 from core.training.memory import PackGuard, Shortage, attempt
 from core.training.packs import PackLimit, split_step
+from core.training.pipeline import Pack, Pipeline
 from core.training.precision import Precision
 
 _LARGEST_BATCH = 1024
@@ -42,6 +44,8 @@ class Reader:
         micro_batch_size: Most graphs of a pack.
         names: ``dataset`` and ``phase``, as events name them, and the models' ``size``: teacher or student.
         emit: Told when a pack was too large for memory.
+        num_workers: Threads that gather ahead; 0 gathers in the scoring thread.
+        prefetch_factor: Packs held ready per thread.
     """
 
     data: GraphData
@@ -49,6 +53,8 @@ class Reader:
     micro_batch_size: int
     names: Mapping[str, str] = field(default_factory=lambda: _UNNAMED)
     emit: Emit = lambda fact: None
+    num_workers: int = 0
+    prefetch_factor: int = 2
 
     def of(self, size: str) -> "Reader":
         """The same for models of another size."""
@@ -86,24 +92,37 @@ class Reader:
         model = "_".join(filter(None, (self.names["size"], kind)))
         results: list[T] = []
         start = 0
+        packs: Iterator[Pack] | None = None
 
-        def next_pack() -> slice:
-            near = slice(start, start + min(guard.limit.graphs, block))
-            return slice(start, start + split_step(nodes[near], edges[near], guard.limit)[0][1])
+        def limit() -> PackLimit:
+            return PackLimit(block).within(guard.limit)
 
         def size() -> PackLimit:
-            pack = next_pack()
+            near = slice(start, start + block)
+            pack = slice(start, start + split_step(nodes[near], edges[near], limit())[0][1])
             return PackLimit(len(graphs[pack]), int(nodes[pack].sum()), int(edges[pack].sum()))
 
-        def read() -> tuple[int, T]:
-            chosen = graphs[next_pack()]
-            return len(chosen), compute(chosen, self.data.batch(chosen))
+        def let_go() -> None:
+            nonlocal packs
+            packs = None
+            pipeline.begin(())
 
-        while start < len(graphs):
-            num, result = guard.do(read, lambda: ("evaluation", size()), model=model)
-            results.append(result)
-            start += num
-            beat(num_graphs=num)
+        def read() -> tuple[int, T]:
+            nonlocal packs
+            if packs is None:
+                pipeline.limit = limit()
+                pipeline.begin([graphs[start:]])
+                packs = pipeline.packs(0)
+            pack = next(packs)
+            num = pack.stop - pack.start
+            return num, compute(graphs[start : start + num], pack.batch)
+
+        with closing(Pipeline(self.data, limit(), self.num_workers, self.prefetch_factor)) as pipeline:
+            while start < len(graphs):
+                num, result = guard.do(read, lambda: ("evaluation", size()), model=model, undo=let_go)
+                results.append(result)
+                start += num
+                beat(num_graphs=num)
         return results
 
 

@@ -155,7 +155,8 @@ class Stepper:
         return total
 
     def _undo(self) -> None:
-        """Let go of gradients, and of a loss scaler that may hold half of what it does in a step."""
+        """Let go of packs held ready, gradients, and a loss scaler that may hold half of what a step does."""
+        self.pipeline.begin(self._steps)
         self.optimizer.zero_grad(set_to_none=True)
         state, self.loss_scaler = self.loss_scaler.state_dict(), self._new_loss_scaler()
         if state:
