@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
 
 from core.events.telemetry import TelemetryWriter
 from core.resources.probes import Probe
-from core.resources.sampler import sample_until
+from core.resources.sampler import beside, sample_until
 from settings.layout import Layout
 from settings.resources import ResourceSettings
 
@@ -56,23 +57,10 @@ def sampling(
     resources: ResourceSettings,
     training_pids: Callable[[], Sequence[int]],
 ) -> Iterator[None]:
-    """Run the subflow in a thread of this flow run for as long as the context lasts.
-
-    The thread is a daemon: a process that dies takes its sampler along.
-    """
+    """Run the subflow in a thread of this flow run for as long as the context lasts."""
     chain = _Chain(training_pids=training_pids)
     context = copy_context()
     context.run(_CHAIN.set, chain)
-    thread = threading.Thread(
-        target=context.run,
-        args=(sample_resources, output_dir, plan_id, dataset, resources),
-        kwargs={"return_state": True},
-        name=f"sample-resources-{dataset}",
-        daemon=True,
-    )
-    thread.start()
-    try:
+    sample = partial(sample_resources, output_dir, plan_id, dataset, resources, return_state=True)
+    with beside(partial(context.run, sample), chain.ended, f"sample-resources-{dataset}"):
         yield
-    finally:
-        chain.ended.set()
-        thread.join()

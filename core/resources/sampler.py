@@ -1,11 +1,16 @@
-"""The loop that turns resource samples into telemetry."""
+"""The loop that turns resource samples into telemetry, and its thread."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from core.errors import EventLogError
 from core.events.telemetry import ResourceSample
+
+PATIENCE_S = 30.0
+"""How long the end of sampling is waited for, seconds: a driver may block a call for ever."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,3 +59,28 @@ def sample_until(
                 return
     finally:
         write(pending)
+
+
+@contextmanager
+def beside(
+    run: Callable[[], object], ended: threading.Event, name: str, patience_s: float = PATIENCE_S
+) -> Iterator[None]:
+    """Run something in a thread of its own for as long as the context lasts.
+
+    The thread is a daemon: a process that dies takes it along, and one that does not end holds nobody up.
+
+    Args:
+        run: Called once; ends soon after `ended` is set.
+        ended: Set when the context ends.
+        name: Name of the thread.
+        patience_s: How long to wait for its end, seconds.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(patience_s)
+        if thread.is_alive():
+            _LOG.warning("%s has not ended after %g s and is left behind", name, patience_s)

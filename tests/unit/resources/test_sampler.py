@@ -11,7 +11,8 @@ import pytest
 from core.errors import EventLogError
 from core.events.telemetry import ResourceSample, TelemetryWriter, read_telemetry
 from core.resources.probes import Probe
-from core.resources.sampler import sample_until
+from core.resources.sampler import beside, sample_until
+from tests.fake_nvml import Board, FakeNvml
 
 
 def one_sample() -> list[ResourceSample]:
@@ -124,3 +125,43 @@ def test_samples_that_cannot_be_written_in_the_end_are_an_error() -> None:
 
     with pytest.raises(EventLogError, match="disk full"):
         sample_until(stop_after(3), one_sample, write, interval_s=0.001, flush_interval_s=0)
+
+
+def test_sampling_ends_with_what_it_runs_beside_even_if_that_fails() -> None:
+    ended, written = threading.Event(), list[ResourceSample]()
+
+    def run() -> None:
+        sample_until(ended.wait, one_sample, written.extend, interval_s=60, flush_interval_s=60)
+
+    def train() -> None:
+        with beside(run, ended, "sampler"):
+            raise ValueError("training failed")
+
+    with pytest.raises(ValueError, match="training failed"):
+        train()
+    assert len(written) == 1
+    assert "sampler" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_call_that_blocks_does_not_hold_up_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended, measuring = threading.Event(), threading.Event()
+    nvml = FakeNvml(Board("GPU-a"))
+    written: list[ResourceSample] = []
+
+    def run() -> None:
+        probe = Probe(tmp_path, nvml=nvml)
+        probe.sample()
+        nvml.gate.clear()
+        measuring.set()
+        sample_until(ended.wait, probe.sample, written.extend, interval_s=60, flush_interval_s=60)
+
+    with beside(run, ended, "sampler", patience_s=0.1):
+        measuring.wait()
+    (left,) = (thread for thread in threading.enumerate() if thread.name == "sampler")
+    assert "sampler has not ended" in caplog.text
+    assert written == []
+    nvml.gate.set()
+    left.join()
+    assert len(written) == 1, "once the driver answers, the sample is written after all"
