@@ -1,6 +1,7 @@
 """What MLflow is to show of a plan: a pure fold of its events and resource samples, with no MLflow in it."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +30,14 @@ from core.events.catalogue import (
     to_fact,
 )
 from core.events.event import Event
-from core.events.resource_facts import ConfigRecommended
+from core.events.resource_facts import (
+    ConfigRecommended,
+    InputAdjusted,
+    PackLimitChanged,
+    PackLimitChosen,
+    RecommendationJudged,
+    StorePlaced,
+)
 
 RECOMMENDED = "recommended."
 """Begins the names of tags with recommended settings."""
@@ -44,7 +52,26 @@ _CURVES = (
     "learning_rate",
     "graphs_per_s",
     "data_wait_s",
+    "data_load_s",
     "duration_s",
+    "num_packs",
+    "num_workers",
+    "prefetch_factor",
+    "num_adjustments",
+    "gpu_percent",
+    "ram_percent",
+)
+_OPTIMUM = ("num_workers", "prefetch_factor")
+"""What the adaptive optimizer arrived at by the end of a phase."""
+_ADJUSTMENT = (
+    "epoch",
+    "num_workers",
+    "prefetch_factor",
+    "gpu_percent",
+    "ram_percent",
+    "data_wait_s",
+    "data_load_s",
+    "compute_s",
 )
 _MAX_PART, _MAX_TEXT = 100, 5000
 _MEGABYTES_PER_MIB = 1.048576
@@ -158,6 +185,7 @@ def _apply(runs: dict[str, RunContent], event: Event) -> None:
     run = _run(runs, event, "dataset", "phase")
     _apply_course(run, fact, event)
     _apply_results(run, fact, event)
+    _apply_resources(run, fact, event)
 
 
 def _apply_course(run: RunContent, fact: Fact, event: Event) -> None:
@@ -173,6 +201,8 @@ def _apply_course(run: RunContent, fact: Fact, event: Event) -> None:
             run.go_on()
             run.say(device=fact.device, precision=fact.precision, micro_batch_size=fact.micro_batch_size)
             run.say(attempts=fact.attempt, retries=fact.attempt - 1)
+            run.say(begun_with_num_workers=fact.num_workers, begun_with_prefetch_factor=fact.prefetch_factor)
+            run.say(choices="\n".join(fact.choices or ()))
         case PhaseFailed():
             run.end("FAILED", event)
             run.say(failure=fact.kind, failure_message=fact.message)
@@ -199,6 +229,8 @@ def _apply_results(run: RunContent, fact: Fact, event: Event) -> None:
         case EpochFinished():
             curves = {metric_name(fact.model, name): getattr(fact, name) for name in _CURVES}
             run.measure(event, fact.epoch, curves)
+            arrived = {metric_name(fact.model, name): getattr(fact, name) for name in _OPTIMUM}
+            run.say(**{name: value for name, value in arrived.items() if value is not None})
         case ModelSaved():
             run.model = fact
             run.say(model_file=fact.path, model_sha256=fact.sha256, parent_sha256=fact.parent_sha256)
@@ -214,6 +246,26 @@ def _apply_results(run: RunContent, fact: Fact, event: Event) -> None:
             run.tags = {name: v for name, v in run.tags.items() if not name.startswith(RECOMMENDED)}
             run.tags |= {f"{RECOMMENDED}{name}": str(v)[:_MAX_TEXT] for name, v in flat(fact.settings)}
             run.texts["recommended_settings.yaml"] = config_yaml(fact, event.stream)
+        case _:
+            pass
+
+
+def _apply_resources(run: RunContent, fact: Fact, event: Event) -> None:
+    """How memory and input were dealt with."""
+    match fact:
+        case StorePlaced():
+            run.say(placement=fact.placement)
+        case PackLimitChosen(limit=limit) | PackLimitChanged(after=limit):
+            run.say(**{metric_name(fact.model, "pack_limit"): json.dumps(limit, sort_keys=True)})
+        case InputAdjusted():
+            # Curves by the number of the adjustment: several may fall into one epoch.
+            names = {name: metric_name(fact.model, "adjustment", name) for name in _ADJUSTMENT}
+            number = sum(point.name == names["epoch"] for point in run.points)
+            run.measure(event, number, {shown: getattr(fact, name) for name, shown in names.items()})
+        case RecommendationJudged():
+            verdict = "helped" if fact.helped else "did not help"
+            measured = f"{fact.metric} {fact.before} -> {fact.after}"
+            run.say(**{f"judged.{fact.setting}": f"{fact.value} {verdict}: {measured}"})
         case _:
             pass
 

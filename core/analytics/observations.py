@@ -58,12 +58,12 @@ class ModelRun:
     Attributes:
         epochs: By number; one that a retry repeated counts as it was last.
         binds: What keeps its packs from being larger; empty where unknown.
-        last_adjustment: Why its input was last adjusted; empty where it was not.
+        adjustments: Of its input, in order.
     """
 
     epochs: Mapping[int, EpochNumbers] = field(default_factory=dict)
     binds: str = ""
-    last_adjustment: str = ""
+    adjustments: Sequence[InputAdjusted] = ()
 
     @property
     def settled(self) -> list[EpochNumbers]:
@@ -93,14 +93,25 @@ class ModelRun:
         return sum(epoch.num_steps for epoch in self.epochs.values())
 
     @property
-    def input_at_end(self) -> tuple[int, int] | None:
-        """Workers and prefetch factor of its last epoch; None where an earlier release did not say."""
+    def input_needed(self) -> tuple[int, int] | None:
+        """Workers and prefetch factor that it needed: of its last epoch, or those that it began with.
+
+        A raise to stay fed is a precaution that every training takes anew: by itself it shows no need, and
+        counted as one it would add up from plan to plan. None where an earlier release did not say.
+        """
         if not self.epochs:
             return None
         last = self.epochs[max(self.epochs)]
         if last.num_workers is None or last.prefetch_factor is None:
             return None
+        if self.adjustments and all(fact.reason == "stay_fed" for fact in self.adjustments):
+            return self.adjustments[0].num_workers_before, self.adjustments[0].prefetch_factor_before
         return last.num_workers, last.prefetch_factor
+
+    @property
+    def ram_pressure(self) -> bool:
+        """Whether it was for want of RAM that its input was last adjusted."""
+        return bool(self.adjustments) and self.adjustments[-1].reason == "ram_pressure"
 
 
 def wait_share(epochs: Iterable[EpochNumbers]) -> float | None:
@@ -272,7 +283,7 @@ class _Builder:
     ooms: dict[_Phase, list[OutOfMemory]] = field(default_factory=lambda: defaultdict(list))
     epochs: dict[_Model, dict[int, EpochNumbers]] = field(default_factory=lambda: defaultdict(dict))
     binds: dict[_Model, str] = field(default_factory=dict)
-    adjustments: dict[_Model, str] = field(default_factory=dict)
+    adjustments: dict[_Model, list[InputAdjusted]] = field(default_factory=lambda: defaultdict(list))
 
     def hear(self, event: Event) -> None:
         """Take note of one event."""
@@ -305,7 +316,7 @@ class _Builder:
             case PackLimitChosen():
                 self.binds[fact.dataset, fact.phase, fact.model] = fact.binds
             case InputAdjusted():
-                self.adjustments[fact.dataset, fact.phase, fact.model] = fact.reason
+                self.adjustments[fact.dataset, fact.phase, fact.model].append(fact)
             case PackLimitChanged(reason=kind) if kind in OOM_KINDS:
                 self.ooms[fact.dataset, fact.phase].append(_out_of_memory(fact))
             case PhaseFailed(kind=kind) if kind in OOM_KINDS:
@@ -318,7 +329,7 @@ class _Builder:
         started = self.started[key]
         return PhaseRun(
             models={
-                name[2]: ModelRun(epochs, self.binds.get(name, ""), self.adjustments.get(name, ""))
+                name[2]: ModelRun(epochs, self.binds.get(name, ""), self.adjustments.get(name, ()))
                 for name, epochs in self.epochs.items()
                 if name[:2] == key
             },

@@ -9,7 +9,6 @@ from core.analytics.observations import PlanRecord, wait_share
 
 NUM_WORKERS, PREFETCH_FACTOR = "dataset.num_workers", "dataset.prefetch_factor"
 MAX_WORKERS = "dataset.max_workers"
-_RAM_PRESSURE = "ram_pressure"
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,19 @@ def converged(evidence: Evidence, phase: str) -> Converged | None:
         evidence: All plans on the device.
         phase: The phase.
     """
-    ends: list[tuple[PlanRecord, int, int, str]] = []
+    ends: list[tuple[PlanRecord, int, int, bool]] = []
     for record in evidence.history:
         interval = record.setting("training.adaptive_adjustment_interval")
         if not interval or not record.setting("training.adaptive_optimization"):
             continue
         for (_, name), run, _, model in models_of(record):
-            at_end = model.input_at_end
-            fed = run.placement != "resident" and at_end is not None and at_end[0] > 0
-            if name == phase and fed and at_end and model.num_steps >= interval:
-                ends.append((record, *at_end, model.last_adjustment))
+            needed = model.input_needed
+            if name == phase and run.placement != "resident" and needed and model.num_steps >= interval:
+                ends.append((record, *needed, model.ram_pressure))
+    ends = [end for end in ends if end[1] > 0]  # without workers there is nothing to begin with
     if not ends:
         return None
-    newest = [end for end in ends if end[0] is ends[-1][0]]
-    pressed = [end for end in newest if end[3] == _RAM_PRESSURE]
+    pressed = [end for end in ends if end[0] is ends[-1][0] and end[3]]
     considered = pressed or ends
     weights = [evidence.weight(record) for record, *_ in considered]
     settings = evidence.settings.dataset
@@ -123,7 +121,7 @@ def _more_workers(evidence: Evidence, last: PlanRecord) -> Iterator[Advice]:
     """Raise the most workers there may be, where all of them were not enough and there are CPUs left."""
     most, num_cpus = evidence.settings.dataset.max_workers, int(evidence.plan.machine["num_cpus"])
     models = [model for *_, model in models_of(last)]
-    at_most = any((end := model.input_at_end) and end[0] >= most for model in models)
+    at_most = any((end := model.input_needed) and end[0] >= most for model in models)
     if not at_most or most >= num_cpus:
         return
     waited, value = evidence.wait_share or 0.0, min(num_cpus, 2 * most)
