@@ -88,11 +88,12 @@ def nearest(settings: type[BaseModel], group: Sequence[str], name: str) -> str:
     siblings = there.model_fields if there else {}
     prefix = "".join(f"{part}." for part in group)
     everywhere = {known.rpartition(".")[2]: known for known in reversed(list(names_of(settings)))}
-    words = name.replace("_", " ").lower()
+    words = name.replace("_", " ").lower() or "no name"
+    described = [known for known, field in siblings.items() if words in (field.description or "").lower()]
     found = [
         *([everywhere[name]] if name in everywhere else []),
         *(prefix + close for close in difflib.get_close_matches(name, siblings, n=1)),
-        *(prefix + known for known, field in siblings.items() if words in (field.description or "").lower()),
+        *(prefix + known for known in described),
         *(everywhere[close] for close in difflib.get_close_matches(name, everywhere, n=1, cutoff=0.75)),
     ]
     if found:

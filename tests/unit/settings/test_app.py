@@ -77,19 +77,18 @@ def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("CAN_RETRAIN__TRANING__EPOCHS", "3"), ("CAN_RETRAIN__TRAINING", "{not json")]
+    "modules",
+    [
+        "settings.app",
+        "flows.cli, core.planning.coordinator, core.planning.plan_text",
+        "flows.config",
+        "core.resources.environment",
+        "core.planning.trainer",
+    ],
 )
-def test_a_mistake_in_the_environment_is_named(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match="environment"):
-        load_settings()
-
-
-def test_planning_loads_neither_torch_nor_prefect_nor_mlflow() -> None:
+def test_planning_loads_neither_torch_nor_prefect_nor_mlflow(modules: str) -> None:
     code = (
-        "import sys, flows.cli, core.planning.coordinator, core.planning.plan_text\n"
+        f"import sys, {modules}\n"
         "print([m for m in ('torch', 'prefect', 'mlflow', 'torch_geometric') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
