@@ -20,6 +20,7 @@ class SimulatedMachine:
         contention: Share by which each worker slows processing: they use the same cores.
         base_percent: RAM in use by others.
         percent_per_pack: RAM that a pack held ready takes.
+        room_packs: Packs that there is RAM for in all, as far as is known.
         busy_percent: GPU utilisation while a pack is processed; None without a GPU.
     """
 
@@ -31,10 +32,11 @@ class SimulatedMachine:
     base_percent: float = 30.0
     percent_per_pack: float = 0.01
     busy_percent: float | None = None
+    room_packs: int | None = None
 
     def interval(self, level: Level) -> Interval:
         """What is measured at a level."""
-        workers, depth = level.num_workers, level.num_workers * level.prefetch_factor
+        workers, depth = level.num_workers, level.num_packs
         compute_s = self.compute_s * (1 + self.contention * workers)
         if workers:
             gather_s = max(self.latency_s / workers, 1 / self.most_packs_per_s)
@@ -52,6 +54,7 @@ class SimulatedMachine:
             load_s=NUM_STEPS * load_s,
             gpu_percent=None if busy is None else busy * compute_s / elapsed_s,
             ram_percent=min(100.0, self.base_percent + self.percent_per_pack * depth),
+            room_packs=None if self.room_packs is None else max(0, self.room_packs - depth),
         )
 
     def step_s(self, level: Level) -> float:

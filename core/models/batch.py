@@ -42,3 +42,10 @@ class GraphBatch:
     def num_graphs(self) -> int:
         """Number of graphs ``B``."""
         return len(self.node_ptr) - 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of what was gathered."""
+        edges = self.edges
+        arrays = (self.x, self.node_id, self.graph, self.node_ptr, edges.source, edges.target, self.edge_attr)
+        return sum(array.nbytes for array in arrays)

@@ -43,6 +43,11 @@ class Level:
     num_workers: int
     prefetch_factor: int
 
+    @property
+    def num_packs(self) -> int:
+        """Most packs held ready."""
+        return self.num_workers * self.prefetch_factor
+
 
 @dataclass(frozen=True)
 class Aims:
@@ -70,6 +75,7 @@ class Interval:
         load_s: Time spent gathering, summed over threads.
         gpu_percent: Mean GPU utilisation; None without a GPU.
         ram_percent: Mean RAM in use; None where it is not known.
+        room_packs: Packs that there is RAM for besides those held ready; None where it is not known.
     """
 
     num_steps: int
@@ -78,6 +84,7 @@ class Interval:
     load_s: float
     gpu_percent: float | None
     ram_percent: float | None
+    room_packs: int | None = None
 
     @property
     def compute_s(self) -> float:
@@ -136,28 +143,41 @@ class AdaptiveOptimizer:
             return self._change("no_gain", raised[0].before)
         if self._pause or _ram_percent(interval) > self._aims.max_ram_percent - _RAM_MARGIN_PERCENT:
             return None
-        adjustment = self._raise(interval)
+        reason, level = self._raised_level(interval)
+        adjustment = self._change(reason, self._affordable(level, interval))
         if adjustment:
             self._raised, self._has_raised = (adjustment, step_s), True
         return adjustment
 
-    def _raise(self, interval: Interval) -> Adjustment | None:
+    def _raised_level(self, interval: Interval) -> tuple[Reason, Level]:
+        """What is worth a try; the present level where nothing is."""
         (workers, prefetch), most = astuple(self.level), self._aims.most
         deeper = Level(workers, max(prefetch, min(prefetch + 1, most.prefetch_factor)))
         if interval.wait_s < _WORTH * interval.elapsed_s:
             busy = interval.load_s > _BUSY * workers * interval.elapsed_s
             full = interval.utilization_percent > _FULL_PERCENT
             if not (busy and full) or workers in self._fed | {0}:
-                return None
+                return "stay_fed", self.level
             self._fed.add(workers)
-            return self._change("stay_fed", deeper)
+            return "stay_fed", deeper
         if interval.utilization_percent < self._aims.target_percent and workers < most.num_workers:
             # To keep up, as many must gather as gathering a pack takes longer than processing it.
             needed = math.ceil(interval.load_s / max(interval.compute_s, 1e-9))
             more = min(max(workers + 1, min(needed, 2 * workers)), most.num_workers)
-            return self._change("starved", replace(deeper, num_workers=more))
+            return "starved", replace(deeper, num_workers=more)
         # The next pack's gathering outlasted the processing of those held ready: hold more of them.
-        return self._change("slow_input", deeper) if workers else None
+        return "slow_input", deeper if workers else self.level
+
+    def _affordable(self, wanted: Level, interval: Interval) -> Level:
+        """As much of a raise as there is RAM for: first without its prefetch, then with fewer workers."""
+        if interval.room_packs is None:
+            return wanted
+        most = self.level.num_packs + interval.room_packs
+        if wanted.num_packs <= most:
+            return wanted
+        prefetch = self.level.prefetch_factor
+        workers = min(wanted.num_workers, most // prefetch)
+        return Level(max(workers, self.level.num_workers), prefetch)
 
     def _change(self, reason: Reason, level: Level) -> Adjustment | None:
         before, self.level = self.level, level

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from core.events.resource_facts import InputAdjusted
 from core.resources.adaptive import AdaptiveOptimizer, Aims, Interval, Level
+from core.resources.memory import free_ram_bytes
 from core.training.pipeline import InputTimes, Pipeline
 from core.training.run import Run
 from settings.dataset import DatasetSettings
@@ -14,6 +15,8 @@ from settings.training import TrainingSettings
 
 _SAMPLE_S = 0.5
 """Least time between two looks at GPU and RAM, seconds."""
+_SHARE = 0.4
+"""Largest share of the free RAM that packs added by a raise may take."""
 
 
 class Usage(Protocol):
@@ -64,6 +67,7 @@ class _Sums:
     wait_s: float = 0.0
     load_s: float = 0.0
     num_packs: int = 0
+    pack_bytes: int = 0
     num_adjustments: int = 0
     gpu: _Mean = field(default_factory=_Mean)
     ram: _Mean = field(default_factory=_Mean)
@@ -74,6 +78,7 @@ class _Sums:
         self.wait_s += times.wait_s
         self.load_s += times.load_s
         self.num_packs += times.num_packs
+        self.pack_bytes = max(self.pack_bytes, times.pack_bytes)
 
 
 class InputTuner:
@@ -86,6 +91,7 @@ class InputTuner:
         run: Whose training it is.
         usage: How busy the machine is.
         clock: Seconds that only grow.
+        free_ram: Bytes that can be allocated still.
     """
 
     def __init__(
@@ -96,8 +102,10 @@ class InputTuner:
         run: Run,
         usage: Usage,
         clock: Callable[[], float] = time.perf_counter,
+        free_ram: Callable[[], int] = free_ram_bytes,
     ) -> None:
-        self._pipeline, self._run, self._usage, self._clock = pipeline, run, usage, clock
+        self._pipeline, self._run, self._usage = pipeline, run, usage
+        self._clock, self._free_ram = clock, free_ram
         self._num_steps = training.adaptive_adjustment_interval
         # Of a resident store there is nothing to gather ahead.
         adjustable = training.adaptive_optimization and pipeline.data.placement.rung != "resident"
@@ -164,6 +172,13 @@ class InputTuner:
             sums.gpu.add(gpu)
             sums.ram.add(ram)
 
+    def _room_packs(self) -> int | None:
+        pack_bytes = self._interval.pack_bytes
+        try:
+            return int(_SHARE * self._free_ram() / pack_bytes) if pack_bytes else None
+        except (OSError, ValueError):
+            return None  # not told by the kernel, or the container's limit was lifted just now
+
     def _adjust(self, num_done: int) -> None:
         sums = self._interval
         interval = Interval(
@@ -173,6 +188,7 @@ class InputTuner:
             load_s=sums.load_s,
             gpu_percent=sums.gpu.value,
             ram_percent=sums.ram.value,
+            room_packs=self._room_packs(),
         )
         adjustment = self._optimizer and self._optimizer.decide(interval)
         if adjustment:

@@ -42,11 +42,13 @@ class InputTimes:
         wait_s: The training thread stood still for its next pack.
         load_s: Packs were gathered, summed over threads.
         num_packs: Packs handed out.
+        pack_bytes: Memory that the largest of them took where it was gathered.
     """
 
     wait_s: float = 0.0
     load_s: float = 0.0
     num_packs: int = 0
+    pack_bytes: int = 0
 
 
 class Pipeline:
@@ -125,7 +127,8 @@ class Pipeline:
         batch = self.data.move(gathered)
         t = self._times
         waited = time.perf_counter() - asked
-        self._times = InputTimes(t.wait_s + waited, t.load_s + took, t.num_packs + 1)
+        pack_bytes = max(t.pack_bytes, gathered.num_bytes)
+        self._times = InputTimes(t.wait_s + waited, t.load_s + took, t.num_packs + 1, pack_bytes)
         return batch
 
     def _take_ready(self, places: Sequence[_Place]) -> _Gathered | None:

@@ -19,6 +19,7 @@ MACHINES = st.builds(
     base_percent=st.floats(0.0, 100.0),
     percent_per_pack=st.floats(0.0, 2.0),
     busy_percent=st.one_of(st.none(), st.floats(1.0, 100.0)),
+    room_packs=st.one_of(st.none(), st.integers(0, 200)),
 )
 LEVELS = st.builds(Level, num_workers=st.integers(0, 24), prefetch_factor=st.integers(1, 8))
 NUM_INTERVALS = 1024
@@ -43,6 +44,8 @@ def test_any_machine_that_answers_the_same_to_the_same_is_adjusted_ever_more_rar
             assert level.prefetch_factor <= before.prefetch_factor
         if adjustment:
             changed.append(i)
+            if adjustment.reason in ("starved", "slow_input", "stay_fed") and machine.room_packs is not None:
+                assert level.num_packs <= machine.room_packs
     # Between two raises that turned out wrong workers and prefetch go up once and down once at most, and the
     # pauses after them double.
     per_cycle = 2 * (max(start.num_workers, most.num_workers) + 8)
@@ -54,7 +57,9 @@ def test_any_machine_that_answers_the_same_to_the_same_is_adjusted_ever_more_rar
 @settings(max_examples=150, deadline=None)
 @given(machine=MACHINES, start=LEVELS)
 def test_with_ram_to_spare_training_never_ends_up_slower(machine: SimulatedMachine, start: Level) -> None:
-    roomy = SimulatedMachine(**{**vars(machine), "base_percent": 0.0, "percent_per_pack": 0.0})
+    roomy = SimulatedMachine(
+        **{**vars(machine), "base_percent": 0.0, "percent_per_pack": 0.0, "room_packs": None}
+    )
     optimizer = AdaptiveOptimizer(Aims(85.0, 80.0, Level(24, 8)), start)
     for _ in range(100):
         optimizer.decide(roomy.interval(optimizer.level))

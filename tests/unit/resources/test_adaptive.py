@@ -20,7 +20,7 @@ def run(machine: SimulatedMachine, level: Level = START, num: int = 60) -> tuple
 
 
 def test_a_slow_disk_gets_as_many_workers_as_it_takes_to_keep_up_and_no_more() -> None:
-    level, done = run(SimulatedMachine(compute_s=0.01, latency_s=0.1))
+    level, done = run(SimulatedMachine(compute_s=0.01, latency_s=0.095))
     assert [a.reason for a in done] == ["starved", "stay_fed"]
     assert level == Level(10, 4)
 
@@ -78,6 +78,17 @@ def test_ram_that_others_fill_leaves_one_worker() -> None:
 def test_nothing_is_raised_close_below_the_limit_of_ram() -> None:
     starved = SimulatedMachine(compute_s=0.01, latency_s=0.2, base_percent=78.0, percent_per_pack=0.001)
     assert run(starved) == (START, [])
+
+
+@pytest.mark.parametrize(
+    ("room_packs", "expected"),
+    [(30, Level(10, 3)), (29, Level(10, 2)), (19, Level(9, 2)), (13, Level(6, 2)), (5, Level(6, 2))],
+)
+def test_no_raise_takes_more_ram_than_there_is(room_packs: int, expected: Level) -> None:
+    machine = SimulatedMachine(compute_s=0.01, latency_s=0.095, room_packs=room_packs)
+    optimizer = AdaptiveOptimizer(AIMS, START)
+    optimizer.decide(machine.interval(START))
+    assert optimizer.level == expected
 
 
 def test_ram_pressure_after_a_raise_pauses_raises() -> None:

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.training_helpers import CPU, Recorder, flat, graph_data, make_guard, 
 
 STORE = make_store(40)
 NUM_STEPS = 60
+PACK_BYTES = 1000
 
 
 class SimulatedTraining(Pipeline):
@@ -44,7 +46,7 @@ class SimulatedTraining(Pipeline):
     def take_times(self) -> InputTimes:
         interval = self._interval
         share = 1 / interval.num_steps
-        return InputTimes(share * interval.wait_s, share * interval.load_s, 1)
+        return InputTimes(share * interval.wait_s, share * interval.load_s, 1, PACK_BYTES)
 
     def gpu_percent(self) -> float | None:
         return self._interval.gpu_percent
@@ -74,13 +76,17 @@ class SimulatedTraining(Pipeline):
 
 
 def simulate(
-    machine: SimulatedMachine, num_workers: int = 6, data: GraphData | None = None, **training: Any
+    machine: SimulatedMachine,
+    num_workers: int = 6,
+    data: GraphData | None = None,
+    free_ram: Callable[[], int] = lambda: 10**9,
+    **training: Any,
 ) -> tuple[SimulatedTraining, InputTuner, Recorder]:
     pipeline = SimulatedTraining(machine, data or HookedData(STORE, lambda graphs: None), num_workers)
     recorder = Recorder()
     run = make_run(Path(), recorder)
     settings = TrainingSettings(**training)
-    tuner = InputTuner(pipeline, settings, DatasetSettings(), run, pipeline, lambda: pipeline.now)
+    tuner = InputTuner(pipeline, settings, DatasetSettings(), run, pipeline, lambda: pipeline.now, free_ram)
     return pipeline, tuner, recorder
 
 
@@ -133,6 +139,21 @@ def test_it_ends_where_it_should_on_every_kind_of_machine(machine: SimulatedMach
     pipeline, tuner, recorder = simulate(machine)
     assert pipeline.train(tuner, num_epochs=30)[-1] == expected
     assert len(recorder.facts) <= 12
+
+
+def test_no_more_packs_are_held_ready_than_leave_most_of_the_free_ram_free() -> None:
+    pipeline, tuner, _ = simulate(SLOW_DISK, free_ram=lambda: 20 * PACK_BYTES)
+    pipeline.train(tuner, num_epochs=1)
+    assert pipeline.level == Level(10, 2)
+
+
+def test_ram_that_cannot_be_measured_ends_no_training() -> None:
+    def fail() -> int:
+        raise OSError("no such file")
+
+    pipeline, tuner, _ = simulate(SLOW_DISK, free_ram=fail)
+    pipeline.train(tuner, num_epochs=1)
+    assert pipeline.level == Level(10, 3)
 
 
 def test_each_epoch_is_summed_up_by_itself() -> None:

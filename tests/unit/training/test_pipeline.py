@@ -274,6 +274,7 @@ def test_times_tell_waiting_from_loading() -> None:
         next(packs)
         first = pipeline.take_times()
         assert first.num_packs == 1
+        assert first.pack_bytes == pipeline.data.batch(STEPS[0][:5]).num_bytes > 5 * 5 * 35 * 4
         assert first.load_s >= 0.01
         assert first.wait_s > 0
         wait_until(lambda: len(pipeline._ready) > 0 and all(f.done() for _, f in pipeline._ready))
