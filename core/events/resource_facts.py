@@ -61,7 +61,9 @@ class PackLimitChanged(Fact):
     reason: str
     """``cuda_oom``, ``fragmentation``, ``host_oom``, ``allocator_retries`` (memory is tight) or ``room``."""
     before: dict[str, int]
+    """What the pack that was too large held; where there was room, the limit before."""
     after: dict[str, int]
+    """The new limit."""
     allocated_mib: float | None
     reserved_mib: float | None
 
@@ -109,7 +111,10 @@ class ConfigRecommended(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendationJudged(Fact):
-    """A plan had adopted a recommendation; its effect was measured against plans before it."""
+    """A plan had adopted a recommendation; its effect was measured against plans before it.
+
+    What was adopted at once was measured at once: where two settings changed, each has the effect of both.
+    """
 
     TYPE: ClassVar[str] = "recommendation_judged"
     device_name: str

@@ -29,7 +29,7 @@ def epochs(evidence: Evidence) -> Iterator[Finding]:
     if not models:
         return
     unfinished = [each for each in models if _best_in_last(each[2], training.epochs)]
-    based_on = rests_on(records, len(models), "trainings")
+    based_on = rests_on(records, len(models), "training")
     confidence = evidence.confidence(records, EPOCHS)
     if sum(weight for _, weight, _ in unfinished) * 2 >= sum(weight for _, weight, _ in models):
         more = -(-training.epochs * 3 // 2)
@@ -143,7 +143,7 @@ def _from_samples(evidence: Evidence, setting: str, value: float, before: float,
         value=value,
         before=before,
         reason=reason,
-        rests_on=rests_on([evidence.plan], num, "resource samples"),
+        rests_on=rests_on([evidence.plan], num, "resource sample"),
         num_observations=num,
         confidence=evidence.confidence([evidence.plan], setting),
     )

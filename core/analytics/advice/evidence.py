@@ -210,11 +210,21 @@ def models_of(record: PlanRecord) -> Iterable[tuple[tuple[str, str], PhaseRun, s
 
 
 def rests_on(records: Sequence[PlanRecord], num: int, what: str) -> str:
-    """Say what advice rests on: ``12 epochs of 2 plans since 2026-11-03 (plan-a, plan-b)``."""
+    """Say what advice rests on: ``12 epochs of 2 plans since 2026-11-03 (plan-a, plan-b)``.
+
+    Args:
+        records: The plans, oldest first.
+        num: Measurements.
+        what: One of them.
+    """
     plans = [record.plan_id for record in records]
     named = ", ".join(plans) if len(plans) <= 3 else f"{plans[0]} ... {plans[-1]}"
     since = min((record.day for record in records), default="")
-    return f"{num} {what} of {len(plans)} plan{'s' * (len(plans) != 1)} since {since} ({named})"
+    return f"{_counted(num, what)} of {_counted(len(plans), 'plan')} since {since} ({named})"
+
+
+def _counted(num: int, what: str) -> str:
+    return f"{num} {what}{'s' * (num != 1)}"
 
 
 def _few(value: float) -> str:

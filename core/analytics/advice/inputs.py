@@ -93,7 +93,7 @@ def _start_values(evidence: Evidence, phases: dict[str, Converged]) -> Iterator[
         choose = min if pressed else max
         phase = choose(values, key=lambda phase: values[phase])
         value, found = values[phase], phases[phase]
-        based_on = rests_on(found.records, found.num, "trainings")
+        based_on = rests_on(found.records, found.num, "training")
         if value == before:
             yield f"{name} {value} is where {phase} came to rest: begin with it again. Based on {based_on}."
             continue
@@ -132,7 +132,7 @@ def _more_workers(evidence: Evidence, last: PlanRecord) -> Iterator[Advice]:
         before=most,
         reason=f"Training waited for data {waited:.0%} of the time even once it had settled, with as many "
         f"workers as allowed: max_workers {value} of {num_cpus} CPUs.",
-        rests_on=rests_on([last], num, "epochs"),
+        rests_on=rests_on([last], num, "epoch"),
         num_observations=num,
         confidence=evidence.confidence([last], MAX_WORKERS),
         metric=DATA_WAIT_SHARE,

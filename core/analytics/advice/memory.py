@@ -45,7 +45,7 @@ def out_of_memory(evidence: Evidence) -> Iterator[Finding]:
         phase=phase,
         reason=f"{dataset} {phase} ran out of {evidence.memory_name} with packs of {failed} graphs"
         f"{f', and went through with {fits}' if cured else ''}: micro_batch_size {fits}.",
-        rests_on=rests_on(records, times, "times out of memory"),
+        rests_on=rests_on(records, times, "memory shortage"),
         num_observations=times,
         confidence=evidence.confidence(records, MICRO_BATCH_SIZE),
         metric=NUM_OOMS,
@@ -134,11 +134,11 @@ def peaks_to_expect(evidence: Evidence) -> Iterator[str]:
     for phase, peaks in peak_histograms(evidence, records).items():
         expected = peak_range(peaks)
         yield (
-            f"{phase}: a peak of {format_memory(expected.middle)} is to be expected "
+            f"{phase}: with packs as they are a peak of {format_memory(expected.middle)} is to be expected "
             f"({format_memory(expected.low)} to {format_memory(expected.high)}), "
             f"{expected.middle / total:.0%} of {format_memory(total)} of {evidence.memory_name}: "
             f"what was measured and {SAFETY_MARGIN:.0%}. "
-            f"Based on {rests_on(records, peaks.num, 'peaks')}."
+            f"Based on {rests_on(records, peaks.num, 'peak')}."
         )
 
 
@@ -177,6 +177,25 @@ def peak_share(evidence: Evidence) -> float:
     return max(peaks, default=0.0) / evidence.memory_mib
 
 
+def has_room(evidence: Evidence, graphs: int, now: int) -> bool:
+    """Whether packs of so many graphs can be expected to fit.
+
+    Args:
+        evidence: Peaks, and packs that ran out of memory not long ago.
+        graphs: Graphs of the packs in question.
+        now: Of packs as they are.
+    """
+    failed = [
+        _failed(record, key)
+        for record in evidence.history
+        if evidence.weight(record) >= RECURRING
+        for key, run in record.phases.items()
+        if run.ooms and key[1] != "graphs"
+    ]
+    limit = VRAM_TARGET if evidence.on_gpu else RAM_LIMIT
+    return graphs < min(failed, default=graphs + 1) and peak_share(evidence) * graphs / now <= limit
+
+
 def _fullness(evidence: Evidence) -> Iterator[Finding]:
     if evidence.last is None:
         return
@@ -192,7 +211,7 @@ def _fullness(evidence: Evidence) -> Iterator[Finding]:
             value=value,
             before=training.micro_batch_size,
             reason=reason,
-            rests_on=rests_on(records, len(records), "peaks"),
+            rests_on=rests_on(records, len(records), "peak"),
             num_observations=len(records),
             confidence=evidence.confidence(records, MICRO_BATCH_SIZE),
         )
@@ -208,8 +227,9 @@ def _fullness(evidence: Evidence) -> Iterator[Finding]:
         lower = max(1, pack // 2)
         highest = limit if share > limit else RAM_LIMIT
         yield change(lower, f"{peak}, above {highest:.0%}: micro_batch_size {lower} instead of {pack}.")
-    elif pack < evidence.step_limit and share * 2 <= limit:
-        higher = min(pack * 2, training.batch_size)
+    elif pack < evidence.step_limit and has_room(
+        evidence, higher := min(pack * 2, training.batch_size), pack
+    ):
         yield change(higher, f"{peak}: there is room for micro_batch_size {higher} instead of {pack}.")
     else:
         yield f"{peak}: packs of {pack} graphs fit."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, rests_on
 from core.analytics.advice.measures import GRAPHS_PER_S, MEASURES, Part
-from core.analytics.advice.memory import MICRO_BATCH_SIZE, VRAM_TARGET, out_of_memory, peak_share
+from core.analytics.advice.memory import MICRO_BATCH_SIZE, has_room, out_of_memory
 from core.analytics.histograms import DecayingHistogram
 from core.analytics.observations import PlanRecord
 
@@ -96,12 +96,11 @@ def find_knee(curves: Mapping[Part, Curve], packs: Mapping[Part, int]) -> Knee |
             gains.append(curve[graphs] / now)
     if not knees:
         return None
-    spread = statistics.stdev(gains) if len(gains) > 1 else MEASURES[GRAPHS_PER_S].noise
     return Knee(
         graphs=max(graphs for graphs, _ in knees),
         seen=all(seen for _, seen in knees),
         gain=statistics.geometric_mean(gains) if gains else 1.0,
-        spread=spread,
+        spread=max(MEASURES[GRAPHS_PER_S].noise, statistics.stdev(gains) if len(gains) > 1 else 0.0),
     )
 
 
@@ -121,7 +120,7 @@ def _to_knee(evidence: Evidence, records: Sequence[PlanRecord], knee: Knee) -> F
             f"allows no batch above {evidence.batch_cap} graphs at {training.min_steps_per_epoch} steps an "
             "epoch."
         )
-    if not _has_room(evidence, value / now):
+    if not has_room(evidence, value, now):
         return (
             f"Packs of {knee.graphs} graphs were faster, but {evidence.memory_name} leaves no room for such."
         )
@@ -161,7 +160,7 @@ def _experiment(evidence: Evidence, records: Sequence[PlanRecord]) -> Iterator[F
             f"{training.min_steps_per_epoch} steps an epoch: to use the GPU better, let datasets share it."
         )
         return
-    if any(out_of_memory(evidence)) or not _has_room(evidence, value / training.batch_size):
+    if any(out_of_memory(evidence)) or not has_room(evidence, value, training.batch_size):
         yield f"{measured}, but GPU memory leaves no room for larger batches."
         return
     speed = _speed(evidence)
@@ -185,10 +184,6 @@ def _experiment(evidence: Evidence, records: Sequence[PlanRecord]) -> Iterator[F
     )
 
 
-def _has_room(evidence: Evidence, factor: float) -> bool:
-    return peak_share(evidence) * factor <= VRAM_TARGET
-
-
 def _packs(record: PlanRecord) -> dict[Part, int]:
     return {
         Part(*key, name): graphs
@@ -208,7 +203,7 @@ def _num_observed(records: Sequence[PlanRecord]) -> int:
 
 
 def _observed(records: Sequence[PlanRecord]) -> str:
-    return rests_on(records, _num_observed(records), "epochs")
+    return rests_on(records, _num_observed(records), "epoch")
 
 
 def _power(graphs: int) -> int:
