@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ from typing import Generic, TypeAlias, TypeVar
 import torch
 
 _PATIENCE_S = 5.0
-"""Longest wait for a thread that is to end, seconds; one may hang in a read."""
+"""Longest wait for threads that are to end, seconds; one may hang in a read."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ def _end(jobs: _Jobs[T], threads: list[threading.Thread], stopped: threading.Eve
     stopped.set()
     for _ in threads:
         jobs.put(None)
+    deadline = time.monotonic() + _PATIENCE_S
     for thread in threads:
         if thread is not threading.current_thread():  # in which garbage may happen to be collected
-            thread.join(_PATIENCE_S)
+            thread.join(max(0.0, deadline - time.monotonic()))

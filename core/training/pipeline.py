@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TypeAlias
 
 from core.models.batch import GraphBatch
@@ -100,7 +101,7 @@ class Pipeline:
         """
         places = self._split(step)
         for i, (_, start, stop) in enumerate(places):
-            yield Pack(start, stop, self._take(places[i:]))
+            yield Pack(start, stop, self._take(places, i))
 
     def take_times(self) -> InputTimes:
         """Where time went since the last call."""
@@ -120,10 +121,10 @@ class Pipeline:
         splits = split_step(data.num_nodes(graphs), data.num_edges(graphs), self._limit)
         return [(step, start, stop) for start, stop in splits]
 
-    def _take(self, places: Sequence[_Place]) -> GraphBatch:
-        """The first of the places that are left of a step."""
+    def _take(self, places: Sequence[_Place], i: int) -> GraphBatch:
+        """The pack at one of a step's places."""
         asked = time.perf_counter()
-        gathered, took = self._take_ready(places) or self._gather(self._graphs(places[0]))
+        gathered, took = self._take_ready(places, i) or self._gather(self._graphs(places[i]))
         batch = self.data.move(gathered)
         t = self._times
         waited = time.perf_counter() - asked
@@ -131,16 +132,16 @@ class Pipeline:
         self._times = InputTimes(t.wait_s + waited, t.load_s + took, t.num_packs + 1, pack_bytes)
         return batch
 
-    def _take_ready(self, places: Sequence[_Place]) -> _Gathered | None:
+    def _take_ready(self, places: Sequence[_Place], i: int) -> _Gathered | None:
         if self.num_workers and not self._threads:
             self._threads = GatherThreads()
         if self._threads:
             self._threads.resize(self.num_workers)
-        if not self._ready or self._ready[0][0] != places[0]:
+        if not self._ready or self._ready[0][0] != places[i]:
             self._let_go()
             if not self.num_workers:
                 return None
-            self._ahead = self._look_ahead(places)
+            self._ahead = self._look_ahead(places, i)
         self._hold_ready(1 + self.num_workers * self.prefetch_factor)
         # No name for the future: what it raises would hold this frame, and so itself and all its tensors.
         return self._ready.popleft()[1].result()
@@ -149,9 +150,9 @@ class Pipeline:
         while self._threads and len(self._ready) < num_packs and (place := next(self._ahead, None)):
             self._ready.append((place, self._threads.submit(partial(self._gather, self._graphs(place)))))
 
-    def _look_ahead(self, places: Sequence[_Place]) -> Iterator[_Place]:
-        yield from places
-        for step in range(places[0][0] + 1, len(self._steps)):
+    def _look_ahead(self, places: Sequence[_Place], i: int) -> Iterator[_Place]:
+        yield from islice(places, i, None)
+        for step in range(places[i][0] + 1, len(self._steps)):
             yield from self._split(step)
 
     def _graphs(self, place: _Place) -> Indices:
