@@ -4,31 +4,23 @@ import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.events.telemetry import ResourceSample, TelemetryWriter, read_telemetry
 
-number = st.none() | st.floats(allow_nan=False)
-samples = st.builds(
-    ResourceSample,
-    occurred_at=st.datetimes(
+VALUES = {
+    datetime: st.datetimes(
         min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
     ),
-    cpu_percent=number,
-    ram_used_mib=number,
-    ram_total_mib=number,
-    process_rss_mib=number,
-    disk_free_mib=number,
-    gpu_index=st.none() | st.integers(0, 15),
-    gpu_name=st.none() | st.text(),
-    gpu_utilization_percent=number,
-    vram_used_mib=number,
-    vram_total_mib=number,
-    gpu_power_w=number,
-    gpu_temperature_c=number,
+    float | None: st.none() | st.floats(allow_nan=False),
+    int | None: st.none() | st.integers(-(2**63), 2**63 - 1),
+    str | None: st.none() | st.text(),
+}
+samples = st.builds(
+    ResourceSample, **{name: VALUES[kind] for name, kind in get_type_hints(ResourceSample).items()}
 )
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 flushes = st.lists(st.tuples(names, names, st.lists(samples, max_size=4)), max_size=5)

@@ -1,5 +1,6 @@
 """Telemetry files: atomic, partitioned, tolerant of other releases and strict about damage."""
 
+import shutil
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,8 +28,34 @@ def files_of(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
+GOLDEN = Path(__file__).parents[2] / "golden_telemetry" / "0.2.0"
+
+
 def test_a_file_has_the_fields_of_a_sample_as_columns() -> None:
     assert SAMPLE_SCHEMA.names() == [field.name for field in fields(ResourceSample)]
+
+
+def test_telemetry_of_an_earlier_release_is_read_as_it_was_written() -> None:
+    frame = read_telemetry(GOLDEN)
+    assert frame.schema == TELEMETRY_SCHEMA
+    (old,) = (pl.read_parquet_schema(file) for file in GOLDEN.rglob("dataset=demo/*.parquet"))
+    assert all(TELEMETRY_SCHEMA[name] == kind for name, kind in old.items()), "no column may change its type"
+    assert frame["dataset"].value_counts().sort("dataset").rows() == [("demo", 10), ("hcrl_ch", 3)]
+    demo = frame.filter(dataset="demo")
+    assert demo["gpu_index"].to_list() == [0, 1] * 5
+    assert demo["gpu_utilization_percent"].to_list() == [90.0, 89.0] * 5
+    assert demo["cpu_percent"].to_list() == [50.0 + second for second in range(5) for _ in range(2)]
+    later = [name for name in SAMPLE_SCHEMA if name not in old]
+    assert frame.select(later).null_count().row(0) == (13,) * len(later)
+
+
+def test_telemetry_of_an_earlier_release_stays_readable_beside_ours(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "t")
+    plan = next(GOLDEN.glob("plan=*")).name.removeprefix("plan=")
+    TelemetryWriter(tmp_path / "t", plan, "demo").write([sample(0, gpu_last_xid=79)])
+    frame = read_telemetry(tmp_path / "t", plan)
+    assert frame.height == 14
+    assert frame["gpu_last_xid"].drop_nulls().to_list() == [79]
 
 
 def test_no_telemetry_is_an_empty_frame_with_the_schema(tmp_path: Path) -> None:
