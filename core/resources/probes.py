@@ -14,11 +14,8 @@ import pynvml
 from core.events.telemetry import ResourceSample
 from core.resources.gpu import Gpus
 from core.resources.host import Host
-from core.resources.machine import Gpu, Machine, probe_machine
 from core.resources.readings import NEEDS_TWO, Readings
 from core.resources.training_tree import TrainingTree
-
-__all__ = ["Gpu", "Machine", "Probe", "probe_machine"]
 
 _LOG = logging.getLogger(__name__)
 
