@@ -31,6 +31,7 @@ from core.events.projection import Following
 from core.planning.attempt import Attempt, choose_attempt, may_retry
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.machine import describe_machine
+from core.planning.pack_limits import fold_pack_limits
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import model_damage
 from core.planning.plan_state import PLAN_STATE, PhaseState, PlanState
@@ -231,6 +232,7 @@ class Chain:
             raise TrainingError(f"{self.dataset} has no graphs in plan {self.plan_id}: make a new plan")
         own = REGISTRY_VIEW.fold(self._log.read(self.plan_id))
         parent = self._models().get(PARENT.get(phase, ""))
+        limits = fold_pack_limits(self._log.read(stream) for stream in self._log.streams())
         return PhaseJob(
             plan_id=self.plan_id,
             dataset=self.dataset,
@@ -243,6 +245,8 @@ class Chain:
             settings_digest=settings_digest(self.settings, self.dataset, phase),
             parent_sha256=parent.sha256 if parent else "",
             micro_batch_size=attempt.micro_batch_size,
+            device_name=self._machine["device_name"],
+            known_limits=limits.known(self.plan_id, self.dataset, phase),
         )
 
     def next_attempt(self, phase: str) -> Attempt:

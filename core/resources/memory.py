@@ -41,3 +41,33 @@ def free_ram_bytes(ram: Ram | None = None) -> int:
     if limit == resource.RLIM_INFINITY:
         return max(0, total - used)
     return max(0, min(total - used, limit - getattr(psutil.Process().memory_info(), "data", 0)))
+
+
+_kept_peak_bytes = 0
+
+
+def forget_vram_peak() -> None:
+    """Begin to measure the most VRAM that this process has allocated, from now on."""
+    global _kept_peak_bytes  # noqa: PLW0603 - torch's statistics are the process's too
+    _kept_peak_bytes = 0
+    for device in _cuda_devices():
+        sys.modules["torch"].cuda.reset_peak_memory_stats(device)
+
+
+def keep_vram_peak() -> None:
+    """Remember the peak so far: to be called before torch's own statistics of it are reset."""
+    global _kept_peak_bytes  # noqa: PLW0603
+    _kept_peak_bytes = vram_peak_bytes()
+
+
+def vram_peak_bytes() -> int:
+    """The most VRAM allocated, over all GPUs, since `forget_vram_peak`; 0 in a process without CUDA."""
+    now = sum(sys.modules["torch"].cuda.max_memory_allocated(device) for device in _cuda_devices())
+    return max(_kept_peak_bytes, int(now))
+
+
+def _cuda_devices() -> range:
+    """GPUs of a process that uses CUDA; torch is never loaded for the question."""
+    torch: Any = sys.modules.get("torch")
+    in_use = torch and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return range(torch.cuda.device_count() if in_use else 0)

@@ -27,6 +27,7 @@ from typing import Any
 
 from core.events import heartbeat
 from core.resources.failures import classify
+from core.resources.memory import forget_vram_peak, vram_peak_bytes
 from settings.errors import RetrainError
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -68,25 +69,15 @@ def _describe(error: BaseException) -> str:
     return "\n".join(lines[-_TRACEBACK_LINES:])
 
 
-def _initialised_cuda() -> Any:
-    """``torch.cuda`` if this process uses it; torch is never loaded for the question."""
-    torch: Any = sys.modules.get("torch")
-    return torch.cuda if torch and torch.cuda.is_available() and torch.cuda.is_initialized() else None
-
-
 def _reset_peak_memory() -> None:
     with suppress(OSError):  # no such file outside Linux: the peak is then that of the process's whole life
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM := VmRSS, see proc(5)
-    if cuda := _initialised_cuda():
-        for device in range(cuda.device_count()):
-            cuda.reset_peak_memory_stats(device)
+    forget_vram_peak()
 
 
 def _peak_memory_mib() -> float:
-    if (cuda := _initialised_cuda()) and (
-        peak := sum(cuda.max_memory_allocated(device) for device in range(cuda.device_count()))
-    ):
-        return float(peak / 2**20)
+    if peak := vram_peak_bytes():
+        return peak / 2**20
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10

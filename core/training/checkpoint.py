@@ -11,7 +11,7 @@ from core.events.files import replace_file
 from core.events.heartbeat import beat
 from core.training import artifacts
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 _OURS = ("epoch-*.json", "epoch-*.pt", ".*.tmp")
 """Everything that is ever in the folder; sidecars first: a checkpoint without one does not count."""

@@ -30,6 +30,7 @@ class PhaseJob:
         settings_digest: Digest of the settings that matter to the phase, recorded likewise.
         parent_sha256: sha256 of the parent phase's saved model; empty where there is no parent.
         micro_batch_size: Graphs per forward/backward; results do not depend on it.
+        device_name: Name of the GPU, or of the CPU, that it runs on.
         known_limits: What the log says of how much packs may hold.
     """
 
@@ -44,6 +45,7 @@ class PhaseJob:
     settings_digest: str
     parent_sha256: str
     micro_batch_size: int
+    device_name: str = ""
     known_limits: KnownLimits = field(default_factory=KnownLimits)
 
     @property

@@ -178,7 +178,7 @@ class PackGuard:
             model = model or self._names["model"]
             if held.graphs <= 1:
                 raise self._refusal(done, stage, held, model)
-            self._change(held.halved().within(self.limit), done.kind, stage, step, model, done)
+            self._change(held, held.halved().within(self.limit), done.kind, stage, step, model, done)
 
     def state_dict(self) -> dict[str, Any]:
         """What the limit's further course depends on."""
@@ -208,7 +208,7 @@ class PackGuard:
         if larger.holds(largest):
             larger = self._most
         if self._fits(larger.within(largest)):
-            self._change(larger, "room", "between", step, self._names["model"])
+            self._change(self.limit, larger, "room", "between", step, self._names["model"])
         else:
             self._num_clean = 0
 
@@ -220,10 +220,13 @@ class PackGuard:
         largest = self.limit.within(self._largest())
         if before is not None and retries - before >= _MANY_RETRIES and largest.graphs > 1:
             _release_memory()
-            self._change(largest.halved(), "allocator_retries", "between", step, self._names["model"])
+            self._change(
+                largest, largest.halved(), "allocator_retries", "between", step, self._names["model"]
+            )
 
     def _change(
         self,
+        before: PackLimit,
         after: PackLimit,
         reason: str,
         stage: str,
@@ -231,7 +234,6 @@ class PackGuard:
         model: str,
         shortage: Shortage | None = None,
     ) -> None:
-        before = self.limit
         self._take(after, reason)
         self._num_changes += 1
         allocated, reserved = _vram_mib()

@@ -24,6 +24,7 @@ from core.resources.memory import limit_memory
 from core.resources.usage import Usage
 from core.training import artifacts, detector
 from core.training.batch_plan import plan_curriculum_epoch, plan_epoch
+from core.training.budget import guard_packs, limit_key
 from core.training.calibration import Threshold, calibrate, mcc_at_half
 from core.training.checkpoint import CheckpointFolder
 from core.training.detector import ModelPair, PairScores, score_pair
@@ -43,7 +44,6 @@ from core.training.objectives import (
     VgaeDistillationObjective,
     VgaeObjective,
 )
-from core.training.packs import PackLimit
 from core.training.pipeline import Pipeline
 from core.training.precision import choose_precision, prepare_process
 from core.training.run import Run
@@ -127,12 +127,30 @@ class _Workbench:
         t = self.training
         weights = objective.module.to(self.precision.device).parameters()
         optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
-        dataset, run, limit = self.job.settings.dataset, self.run(model), PackLimit(reader.micro_batch_size)
-        guard = PackGuard.of(run, limit)
-        with closing(Pipeline(reader.data, limit, reader.num_workers, reader.prefetch_factor)) as pipeline:
+        dataset, run = self.job.settings.dataset, self.run(model)
+        guard = self.guard(run, objective, reader, plan(0))
+        with closing(
+            Pipeline(reader.data, guard.limit, reader.num_workers, reader.prefetch_factor)
+        ) as pipeline:
             tuner = InputTuner(pipeline, t, dataset, run, Usage())
             stepper = Stepper(objective, pipeline, optimizer, self.precision, tuner, guard)
             fit(run, stepper, plan, validate, t, t.epochs)
+
+    def guard(self, run: Run, objective: Objective, reader: Reader, steps: list[Indices]) -> PackGuard:
+        """Decide how much a model's packs may hold."""
+        job = self.job
+        key = limit_key(job.device_name, run.model, objective.module, self.manifest.digest, self.precision)
+        return guard_packs(
+            run,
+            objective,
+            reader.data,
+            self.precision,
+            steps,
+            key,
+            reader.micro_batch_size,
+            self.training.target_memory_usage,
+            job.known_limits.history.get(key),
+        )
 
     def plan(self, graphs: Indices) -> Plan:
         t = self.training

@@ -60,10 +60,7 @@ def choose_placement(wanted: Wanted, num_bytes: int, free_bytes: int, free_ram_b
 
 def measure_placement(wanted: Wanted, num_bytes: int, device: torch.device) -> Placement:
     """Choose by the memory that is free right now; as `choose_placement`."""
-    ram = free_ram_bytes()
-    return choose_placement(
-        wanted, num_bytes, _free_vram_bytes(device) if device.type == "cuda" else ram, ram
-    )
+    return choose_placement(wanted, num_bytes, free_bytes(device), free_ram_bytes())
 
 
 def climb_down(placement: Placement, read: Callable[[Rung], T]) -> tuple[Placement, T]:
@@ -86,8 +83,13 @@ def climb_down(placement: Placement, read: Callable[[Rung], T]) -> tuple[Placeme
         placement = replace(placement, rung=lower, reason=f"memory ran out when {placement.rung}")
 
 
-def _free_vram_bytes(device: torch.device) -> int:
-    """VRAM that this process can still allocate: within its own limit too, and what it holds unused."""
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process can still allocate on a device.
+
+    Of a GPU what its own limit leaves, and what it holds unused; of a CPU see ``free_ram_bytes``.
+    """
+    if device.type != "cuda":
+        return free_ram_bytes()
     free, total = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
     limit = torch.cuda.get_per_process_memory_fraction(device) * total
