@@ -35,7 +35,13 @@ from core.events.catalogue import (
     to_event,
 )
 from core.events.event import Event
-from core.events.resource_facts import ConfigRecommended
+from core.events.resource_facts import (
+    ConfigRecommended,
+    InputAdjusted,
+    PackLimitChanged,
+    PackLimitChosen,
+    StorePlaced,
+)
 from core.events.telemetry import ResourceSample, TelemetryWriter
 from settings.app import Settings
 
@@ -228,9 +234,12 @@ def _chain(
                     device=device,
                     precision=precision,
                     micro_batch_size=micro,
+                    num_workers=6,
+                    prefetch_factor=2,
                 ),
             )
             began = now
+            _memory(log, dataset, phase, now, shortage=oom and phase == "teacher")
             now = _epochs(log, dataset, phase, now, num_epochs=2 if fails else 10)
             if not fails:
                 _finish(log, dataset, phase, attempt, began, now)
@@ -343,6 +352,94 @@ def _data(log: SampleLog, dataset: str, folders: Sequence[str], start_s: float, 
     )
 
 
+def _memory(log: SampleLog, dataset: str, phase: str, now: float, *, shortage: bool) -> None:
+    """Where graphs lie, how large packs may be, and perhaps that one had to be made smaller within a step."""
+    if not _PHASE_MODELS[phase]:
+        return
+    log.say(
+        now + 0.1,
+        StorePlaced(
+            dataset=dataset,
+            phase=phase,
+            placement="pinned" if log.gpu else "resident",
+            num_bytes=30_000_000_000,
+            room_bytes=18_000_000_000,
+            reason="the store is larger than the GPU memory that is free",
+        ),
+    )
+    limit = {"graphs": 482, "nodes": 20_000, "edges": 30_000}
+    for model in _PHASE_MODELS[phase]:
+        log.say(
+            now + 0.2,
+            PackLimitChosen(
+                dataset=dataset,
+                phase=phase,
+                model=model,
+                limit=limit,
+                most=limit,
+                binds="step",
+                source="probed",
+                memory={"room_mib": 20_000.0, "base_mib": 300.0, "node_kib": 600.0, "edge_kib": 200.0},
+                key="/".join(("device", model, "data", "torch", "bf16")),
+            ),
+        )
+    if shortage:
+        log.say(
+            now + 0.4,
+            PackLimitChanged(
+                dataset=dataset,
+                phase=phase,
+                model="teacher_vgae",
+                epoch=0,
+                step=2,
+                stage="backward",
+                reason="fragmentation",
+                before=limit,
+                after={name: most // 2 for name, most in limit.items()},
+                allocated_mib=15_000.0,
+                reserved_mib=23_500.0,
+            ),
+        )
+
+
+def _input(log: SampleLog, dataset: str, phase: str, model: str, epoch: int, now: float) -> dict[str, Any]:
+    """Workers and prefetch are raised in the first two epochs; what an epoch says of it."""
+    if not log.gpu:
+        return {"num_packs": 50, "num_workers": 0, "prefetch_factor": 2, "num_adjustments": 0}
+    levels = [(6, 2), (9, 3), (10, 4), (10, 4)]
+    before, after = levels[min(epoch, 2)], levels[min(epoch, 2) + 1]
+    if epoch < 2:
+        log.say(
+            now - 1.0,
+            InputAdjusted(
+                dataset=dataset,
+                phase=phase,
+                model=model,
+                epoch=epoch,
+                step=25,
+                reason="starved",
+                num_workers=after[0],
+                prefetch_factor=after[1],
+                num_workers_before=before[0],
+                prefetch_factor_before=before[1],
+                gpu_percent=62.0,
+                ram_percent=31.0,
+                data_wait_s=0.9,
+                data_load_s=6.0,
+                compute_s=1.6,
+            ),
+        )
+    return {
+        "data_load_s": 6.5,
+        "num_packs": 50,
+        "num_workers": after[0],
+        "prefetch_factor": after[1],
+        "num_adjustments": int(epoch < 2),
+        "gpu_percent": 91.0,
+        "ram_percent": 32.0,
+    }
+
+
 def _epochs(log: SampleLog, dataset: str, phase: str, now: float, num_epochs: int) -> float:
     for model in _PHASE_MODELS[phase]:
         level = 0.35 + 0.4 * log.rng.random()
@@ -365,6 +462,7 @@ def _epochs(log: SampleLog, dataset: str, phase: str, now: float, num_epochs: in
                     duration_s=round(duration_s, 3),
                     graphs_per_s=round(24_100 / duration_s, 1),
                     data_wait_s=0.2,
+                    **_input(log, dataset, phase, model, epoch, now),
                 ),
             )
             log.say(
