@@ -14,6 +14,7 @@ from typing import Any
 
 from core.errors import ArtifactError, CaptureError, GraphStoreError, TrainingError, TrainingProcessError
 from core.events.catalogue import ChainStarted, Emit
+from core.events.heartbeat import beat
 from core.resources.process import TrainingProcess
 from settings.errors import SettingsError
 
@@ -76,6 +77,79 @@ def hang_holding_the_gil(pid_file: Path | None, emit: Emit) -> None:
     if pid_file:
         pid_file.write_text(str(os.getpid()), encoding="ascii")
     re.match(r"(a*)*b", "a" * 60)
+
+
+def sleep_in_c_holding_the_gil(emit: Emit) -> None:
+    beat("sleeping in C", num_graphs=1)
+    time.sleep(0.3)  # the beat goes out before nothing can
+    ctypes.PyDLL(None).sleep(600)
+
+
+def loop_for_ever(emit: Emit) -> None:
+    while True:
+        pass
+
+
+def wait_for_a_thread_that_waits(emit: Emit) -> None:
+    mine, other = threading.Lock(), threading.Lock()
+
+    def take_both(first: threading.Lock, second: threading.Lock) -> None:
+        with first:
+            time.sleep(0.1)
+            with second:
+                pass
+
+    threading.Thread(target=take_both, args=(other, mine), daemon=True).start()
+    take_both(mine, other)
+
+
+def beat_steadily(num_beats: int, interval_s: float, emit: Emit) -> int:
+    for number in range(num_beats):
+        beat("stepping", num_graphs=10, step=number + 1, num_steps=num_beats)
+        time.sleep(interval_s)
+    return num_beats
+
+
+def beat_then_wait(pid_file: Path, emit: Emit) -> None:
+    beat("training teacher_gat", num_graphs=7, model="teacher_gat", epoch=3, step=12, num_steps=50)
+    wait(pid_file, emit)
+
+
+def start_grandchild_and_wait(pid_file: Path, emit: Emit) -> None:
+    grandchild = subprocess.Popen(["sleep", "600"])
+    (pid_file.parent / "grandchild").write_text(str(grandchild.pid), encoding="ascii")
+    wait(pid_file, emit)
+
+
+def dereference_null(emit: Emit) -> None:
+    ctypes.string_at(0)
+
+
+def read_a_file_cut_short(path: Path, emit: Emit) -> int:
+    import numpy as np
+
+    np.save(path, np.arange(1 << 16))
+    mapped = np.load(path, mmap_mode="r")
+    os.truncate(path, 4096)
+    return int(mapped.sum())
+
+
+def start_threads_without_end(emit: Emit) -> None:
+    _leave_address_space(64)
+    ended = threading.Event()
+    try:
+        while True:
+            threading.Thread(target=ended.wait, daemon=True).start()
+    finally:
+        ended.set()
+
+
+def explain_a_lack_of_memory(emit: Emit) -> None:
+    raise GraphStoreError("cannot write the graph store") from OSError(12, "Cannot allocate memory")
+
+
+def variable(name: str, emit: Emit) -> str | None:
+    return os.environ.get(name)
 
 
 def start_grandchild_and_die(pid_file: Path, emit: Emit) -> None:

@@ -39,6 +39,16 @@ def failure(
     return caught.value
 
 
+def report(error: TrainingProcessError) -> str:
+    assert error.report
+    assert error.report in str(error) or error.kind == "bug"
+    return Path(error.report).read_text(encoding="utf-8")
+
+
+def ignore(fact: Fact) -> None:
+    """For calls whose facts do not matter."""
+
+
 def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -80,6 +90,28 @@ def test_a_crash_in_native_code_is_a_bug_with_its_stack(process: TrainingProcess
     assert "in end_by" in str(error)
 
 
+def test_a_crash_leaves_a_report_of_where_it_was_and_what_it_used(process: TrainingProcess) -> None:
+    error = failure(process, "dereference_null")
+    assert error.kind == "bug"
+    assert "it was in string_at (__init__.py:" in str(error)
+    assert "< dereference_null (training_targets.py:" in str(error)
+    text = report(error)
+    assert "SIGSEGV" in text
+    assert "in dereference_null" in text
+    assert re.search(r"figures: .* MiB resident, .* threads", text)
+    assert f"call of {TARGETS}dereference_null" in text
+
+
+def test_a_mapped_file_that_was_cut_short_is_a_data_error_with_a_remedy(
+    process: TrainingProcess, tmp_path: Path
+) -> None:
+    error = failure(process, "read_a_file_cut_short", tmp_path / "x.npy")
+    assert error.kind == "data_error"
+    assert "cut short" in str(error)
+    assert "--resume" in str(error)
+    assert "in read_a_file_cut_short" in report(error)
+
+
 def test_a_child_that_leaves_without_a_word_is_a_bug(process: TrainingProcess) -> None:
     error = failure(process, "leave", 0)
     assert error.kind == "bug"
@@ -94,6 +126,8 @@ def test_a_child_that_leaves_without_a_word_is_a_bug(process: TrainingProcess) -
         "exhaust_with_numpy",
         "exhaust_with_torch",
         "exhaust_with_polars",
+        "start_threads_without_end",
+        "explain_a_lack_of_memory",
     ],
 )
 def test_running_into_a_memory_limit_is_host_oom(process: TrainingProcess, target: str) -> None:
@@ -145,6 +179,7 @@ def test_the_kernels_out_of_memory_killer_is_recognised(small_cgroup: Path, tmp_
     assert facts == [ChainStarted(dataset="joined")]
     assert error.kind == "host_oom"
     assert "ran out of memory" in str(error)
+    assert "MiB resident" in report(error)
 
 
 def test_silence_is_a_hang_whose_stack_is_kept(process: TrainingProcess) -> None:
@@ -162,6 +197,71 @@ def test_a_hang_inside_native_code_is_found_too(process: TrainingProcess) -> Non
         process.run(TARGETS + "hang_holding_the_gil", None, on_fact=lambda fact: None, timeout_s=0.5)
     assert caught.value.kind == "hang"
     assert "in hang_holding_the_gil" in process.log_path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("target", "where"),
+    [
+        ("sleep_in_c_holding_the_gil", "sleep_in_c_holding_the_gil"),
+        ("loop_for_ever", "loop_for_ever"),
+        ("wait_for_a_thread_that_waits", "take_both"),
+    ],
+)
+def test_whatever_makes_no_progress_hangs_however_alive_it_is(
+    process: TrainingProcess, target: str, where: str
+) -> None:
+    with pytest.raises(TrainingProcessError) as caught:
+        process.run(TARGETS + target, on_fact=ignore, timeout_s=1.0)
+    error = caught.value
+    assert error.kind == "hang"
+    assert f"it was in {where} (training_targets.py:" in str(error)
+    assert f"in {where}" in report(error)
+    assert not process.is_alive
+
+
+def test_a_stopped_process_hangs_and_its_last_sign_and_stack_are_kept(
+    process: TrainingProcess, tmp_path: Path
+) -> None:
+    errors: list[TrainingProcessError] = []
+
+    def run() -> None:
+        try:
+            process.run(TARGETS + "beat_then_wait", tmp_path / "pid", on_fact=ignore, timeout_s=2.0)
+        except TrainingProcessError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: process.state.figures.get("epoch") == 3)
+    assert process.pid
+    os.kill(process.pid, signal.SIGSTOP)
+    thread.join(30)
+    (error,) = errors
+    assert error.kind == "hang"
+    assert "training teacher_gat, model teacher_gat, epoch 3, step 12 of 50" in str(error)
+    text = report(error)
+    assert "stopped" in text
+    assert "in beat_then_wait" in text
+    assert "told chain_started" in text
+
+
+def test_a_call_that_beats_is_no_hang_however_long_it_is_silent_otherwise(process: TrainingProcess) -> None:
+    assert process.run(TARGETS + "beat_steadily", 25, 0.1, on_fact=ignore, timeout_s=2.0) == 25
+    assert process.state.doing.startswith("stepping, step ")
+    assert process.state.graphs_per_s
+
+
+def test_no_beat_of_one_call_is_taken_for_progress_of_the_next(process: TrainingProcess) -> None:
+    process.run(TARGETS + "beat_steadily", 3, 0.05, on_fact=ignore, timeout_s=1.0)
+    process.run(TARGETS + "echo", 1, on_fact=ignore)
+    assert process.state.doing == "starting echo"
+    assert process.state.figures == {}
+
+
+def test_a_process_gets_the_variables_that_its_attempt_needs(process: TrainingProcess) -> None:
+    process.environment = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    found = process.run(TARGETS + "variable", "PYTORCH_ALLOC_CONF", on_fact=ignore)
+    assert found == "expandable_segments:True"
 
 
 def test_progress_slower_than_no_limit_but_steady_is_no_hang(process: TrainingProcess) -> None:
@@ -231,6 +331,17 @@ def test_the_child_dies_with_its_parent(parent_of: Any, target: str, signum: int
     parent.send_signal(signum)
     assert parent.wait(20) == -signum
     wait_for(lambda: is_gone(child))
+
+
+@pytest.mark.parametrize("victim", ["parent", "child", "both"])
+def test_nothing_that_the_child_started_outlives_it(parent_of: Any, tmp_path: Path, victim: str) -> None:
+    parent, child = parent_of("start_grandchild_and_wait")
+    grandchild = int((tmp_path / "grandchild").read_text())
+    if victim != "parent":
+        os.kill(child, signal.SIGKILL)
+    if victim != "child":
+        parent.kill()
+    wait_for(lambda: is_gone(child) and is_gone(grandchild))
 
 
 def test_ctrl_c_ends_the_parent_and_its_child(parent_of: Any) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from core.errors import TrainingProcessError
 from core.events.catalogue import ChainStarted, Fact
-from core.resources.exits import count_oom_kills
 from core.resources.failures import retryable
 from core.resources.process import TrainingProcess
 
@@ -210,12 +209,3 @@ def test_peak_memory_is_that_of_the_last_call(process: TrainingProcess) -> None:
 )
 def test_only_what_another_attempt_can_cure_is_retried(kind: str, cure: bool) -> None:
     assert retryable(kind) is cure
-
-
-def test_out_of_memory_kills_are_read_from_both_cgroup_versions_and_vmstat(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory.events").write_text("low 0\noom 9\noom_kill 3\noom_group_kill 1\n")
-    (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 20\n")
-    (tmp_path / "vmstat").write_text("nr_free_pages 7\noom_kill 100\n")
-    files = [tmp_path / name for name in ("memory.events", "memory/memory.oom_control", "vmstat", "no")]
-    assert count_oom_kills(files) == 123
