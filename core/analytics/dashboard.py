@@ -22,7 +22,7 @@ from core.analytics.charts import (
     resource_curve,
 )
 from core.analytics.metrics import metric_label
-from core.analytics.telemetry import summarize
+from core.analytics.telemetry import health_notes, summarize
 from core.analytics.theme import DARK, LIGHT, css_variables, vega_config
 
 Place: TypeAlias = Callable[[Chart | None, str, str], str]
@@ -55,7 +55,7 @@ def render_html(dashboard: Dashboard) -> str:
         _metrics(dashboard, place),
         html.section("Learning", _losses(dashboard, place)),
         _resources(dashboard, place),
-        html.section("Health", sections.health(results)),
+        html.section("Health", sections.health(results, health_notes(dashboard.samples))),
         html.section("Errors and recoveries", sections.errors(results)),
         html.section("Data", sections.data_quality(results.datasets)),
         html.section("Recommended settings for the next plan", sections.recommendation(results)),

@@ -1,6 +1,6 @@
 """The sections of a dashboard page: tables and the places of charts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
@@ -164,8 +164,8 @@ def data_quality(datasets: Mapping[str, DatasetResult]) -> str:
     return "".join(parts)
 
 
-def health(results: RetrainingResults) -> str:
-    """What kept each model from being trained faster, and what to change."""
+def health(results: RetrainingResults, notes: Sequence[str]) -> str:
+    """What kept each model from being trained faster and what to change; then notes on the machine."""
     rows = []
     for found in results.bottlenecks:
         tone = _BOTTLENECK_TONES.get(found.bottleneck, "warn")
@@ -178,7 +178,9 @@ def health(results: RetrainingResults) -> str:
         ]
         rows.append(html.row(found.dataset, cells))
     columns = ["dataset", "phase", "model", "bottleneck", "measured", "what to change"]
-    return html.table("Bottlenecks", columns, rows, len(columns)) if rows else ""
+    table = html.table("Bottlenecks", columns, rows, len(columns)) if rows else ""
+    listed = "".join(f"<li>{html.text(note)}</li>" for note in notes)
+    return table + (f'<ul class="reasons">{listed}</ul>' if listed else "")
 
 
 def errors(results: RetrainingResults) -> str:

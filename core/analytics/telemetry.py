@@ -1,8 +1,12 @@
 """Resource samples, summarised, and bucketed before anything is drawn."""
 
+import json
+from collections import defaultdict
 from dataclasses import dataclass
 
 import polars as pl
+
+from core.resources.readings import NEEDS_TWO
 
 MAX_BUCKETS = 500
 
@@ -96,3 +100,48 @@ def summarize(samples: pl.DataFrame) -> TelemetrySummary:
         vram_peak_mib=peaks["vram"],
         vram_total_mib=peaks["vram_total"],
     )
+
+
+def health_notes(samples: pl.DataFrame) -> list[str]:
+    """What a user should know of the machine: errors of its GPUs, heat, and what could not be measured.
+
+    Args:
+        samples: Rows as of ``core.events.telemetry.read_telemetry``.
+
+    Returns:
+        Sentences; none where all is well.
+    """
+    gpus = (
+        samples.filter(pl.col("gpu_uuid").is_not_null())
+        .group_by("gpu_index", "gpu_name", "gpu_uuid")
+        .agg(
+            xid=pl.col("gpu_last_xid").filter(pl.col("gpu_last_xid") > 0).last(),
+            errors=pl.col("gpu_num_uncorrected_errors").max(),
+            hot=pl.col("gpu_throttle_reasons").str.contains("thermal").mean(),
+        )
+        .sort("gpu_index", "gpu_uuid")
+    )
+    notes = []
+    for index, name, _, xid, errors, hot in gpus.iter_rows():
+        gpu = f"GPU {index} ({name})"
+        if xid:
+            notes.append(f"{gpu} told of a critical error: XID {xid}; look it up in NVIDIA's list of XIDs.")
+        if errors:
+            notes.append(f"{gpu} has {errors} uncorrected memory errors since its driver was loaded.")
+        if hot:
+            notes.append(f"{gpu} was slowed down for its temperature in {hot:.0%} of the samples.")
+    return notes + [
+        f"Not measured: {', '.join(names)} ({reason})." for reason, names in _gaps(samples).items()
+    ]
+
+
+def _gaps(samples: pl.DataFrame) -> dict[str, list[str]]:
+    """Fields that could not be measured in the end, by the reason why; that there is no GPU is none."""
+    series = ("plan", "dataset", "gpu_uuid")
+    last = samples.drop_nulls("not_measured").group_by(*series, maintain_order=True).last()
+    found: dict[str, set[str]] = defaultdict(set)
+    for text in last["not_measured"]:
+        for name, reason in json.loads(text).items():
+            if name != "gpu_index" and reason != NEEDS_TWO.reason:
+                found[reason].add(name)
+    return {reason: sorted(names) for reason, names in sorted(found.items())}

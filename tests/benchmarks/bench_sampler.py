@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "sampler.json"
 TREE = """
 import subprocess, sys
 children = [
-    subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(int(sys.argv[1]))
+    subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) for _ in range(int(sys.argv[1]))
 ]
 print("ready", flush=True)
 input()

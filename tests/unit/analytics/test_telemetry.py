@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from core.analytics.telemetry import MAX_BUCKETS, TelemetrySummary, bucket, summarize
+from core.analytics.telemetry import MAX_BUCKETS, TelemetrySummary, bucket, health_notes, summarize
 from core.events.telemetry import TELEMETRY_SCHEMA, read_telemetry
 from tests.sample_log import PLAN_ID, sample_events, write_telemetry
 
@@ -66,3 +67,36 @@ def test_summary_without_gpu_and_without_samples(tmp_path: Path) -> None:
     assert (summary.gpu_name, summary.vram_peak_mib) == (None, None)
     assert summary.ram_total_mib == 15_872.0
     assert summarize(NONE) == TelemetrySummary()
+
+
+def test_a_healthy_machine_gives_no_notes(tmp_path: Path) -> None:
+    write_telemetry(tmp_path, sample_events())
+    assert health_notes(read_telemetry(tmp_path, PLAN_ID)) == []
+    assert health_notes(NONE) == []
+
+
+def test_notes_tell_of_errors_heat_and_what_is_not_measured_in_the_end() -> None:
+    gpus: dict[str, list[Any]] = {
+        "gpu_uuid": ["GPU-a"] * 4 + ["GPU-b"] * 4,
+        "gpu_name": ["L4"] * 8,
+        "gpu_last_xid": [0, 31, 79, 79, 0, 0, 0, 0],
+        "gpu_num_uncorrected_errors": [0, 0, 0, 2, None, None, None, None],
+        "gpu_throttle_reasons": ["", "power_cap", "idle", "thermal_software"] + [""] * 4,
+        "not_measured": [
+            '{"gpu_power_w":"needs two samples"}', '{}', None, None,
+            '{"gpu_power_w":"Not Supported","vram_used_mib":"Not Supported"}', None, None, None,
+        ],
+    }  # fmt: skip
+    rows = samples(4, num_gpus=2).sort("gpu_index", "occurred_at")
+    rows = rows.with_columns(pl.Series(name, values) for name, values in gpus.items())
+    assert health_notes(rows.sort("occurred_at", maintain_order=True)) == [
+        "GPU 0 (L4) told of a critical error: XID 79; look it up in NVIDIA's list of XIDs.",
+        "GPU 0 (L4) has 2 uncorrected memory errors since its driver was loaded.",
+        "GPU 0 (L4) was slowed down for its temperature in 25% of the samples.",
+        "Not measured: gpu_power_w, vram_used_mib (Not Supported).",
+    ]
+
+
+def test_that_there_is_no_gpu_is_no_note() -> None:
+    why = '{"gpu_index":"NVML Shared Library Not Found","training_cpu_percent":"needs two samples"}'
+    assert health_notes(samples(1).with_columns(not_measured=pl.lit(why))) == []
