@@ -4,6 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from core.events.catalogue import Fact, PhaseFinished
+from core.events.log import EventLog
+from core.planning.phases import MODEL_PHASES, PHASES
+from core.planning.trainer import Trainer
+from core.resources.environment import create_optimized_config
+from settings.app import load_settings
+from settings.layout import Layout
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
@@ -23,3 +31,26 @@ def test_a_dry_run_returns_what_would_run_and_writes_nothing(
     assert results.status == "unfinished"
     assert {phase.status for phase in results.datasets["car"].phases.values()} == {"pending"}
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trainer_trains_the_whole_chain_with_an_optimized_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.training.artifacts import load
+
+    layout = Layout(tmp_path / "out")
+    monkeypatch.setenv("CAN_RETRAIN__OUTPUT_DIR", str(layout.root))
+    config = create_optimized_config("ci")
+    config.write(tmp_path / "ci.yaml")
+    assert load_settings(tmp_path / "ci.yaml") == config.settings
+    seen: list[Fact] = []
+    result = Trainer(config.settings).train_complete_pipeline("demo", 100, seen.append)
+    assert result.status == "completed"
+    assert {(phase.status, phase.device) for phase in result.phases.values()} == {("completed", "cpu")}
+    assert result.models.keys() == set(MODEL_PHASES)
+    assert [fact.phase for fact in seen if isinstance(fact, PhaseFinished)] == list(PHASES)
+    assert all(folder["num_windows"] for folder in result.metrics["student_gat"].values())
+    saved = load(layout.saved_models / "best_teacher_model_demo.pth")
+    assert saved["vgae"]["ids.table.weight"].shape == saved["gat"]["ids.table.weight"].shape == (128, 16)
+    [plan_id] = EventLog(layout.events).streams()
+    assert next(iter(EventLog(layout.events).read(plan_id))).payload["force"] is True
