@@ -152,6 +152,18 @@ def test_everything_that_is_known_of_a_plan_is_shown(
             )
             for e in of_first
         )
+    curves = ("data_load_s", "num_packs", "num_workers", "prefetch_factor", "num_adjustments", "gpu_percent",
+              "ram_percent")  # fmt: skip
+    for name in curves:
+        told = {(e.payload["epoch"], e.payload[name]) for e in of_first}
+        assert set(curve(student, f"student_gat/{name}")) == told
+    assert student["tags"]["can_retrain.student_gat/num_workers"] == "10"
+    assert student["tags"]["can_retrain.student_gat/prefetch_factor"] == "4"
+    assert student["tags"]["can_retrain.placement"] == "pinned"
+    # Two adjustments in either attempt, by their number.
+    assert curve(student, "student_gat/adjustment/num_workers") == list(enumerate([9.0, 10.0] * 2))
+    teacher = runs[f"{PLAN_ID}/hcrl_sa/teacher"]
+    assert json.loads(teacher["tags"]["can_retrain.teacher_vgae/pack_limit"])["graphs"] == 241
     assert student["tags"]["can_retrain.attempts"] == "2"
     assert student["tags"]["can_retrain.retries"] == "1"
     assert student["tags"]["can_retrain.failure"] == "cuda_oom"

@@ -8,11 +8,12 @@ import pytest
 from core.analytics.recommendations import device_slug
 from core.errors import DamagedLogError
 from core.events.log import EventLog
-from core.events.resource_facts import ConfigRecommended
+from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 from core.planning.analysis import analyze_plans
 from settings.layout import Layout
 from tests.file_operations import Operation, watching
 from tests.sample_log import MACHINES, sample_events
+from tests.simulated_plans import SimulatedPlan, settings_of
 
 
 def append_plan(output_dir: Path, plan_id: str) -> None:
@@ -62,6 +63,53 @@ def test_a_damaged_plan_is_left_out_and_the_others_are_analyzed(tmp_path: Path) 
     }
     with pytest.raises(DamagedLogError, match="plan-1/00000000"):
         analyze_plans(tmp_path, "plan-1")
+
+
+def test_a_damaged_plan_is_left_out_of_what_is_recommended_and_said(tmp_path: Path) -> None:
+    log = EventLog(Layout(tmp_path).events)
+    plans = [SimulatedPlan(f"plan-{n}", settings_of(), n) for n in range(3)]
+    for plan in plans[:2]:
+        log.append(plan.events())
+    damage(tmp_path, "plan-0")
+    log.append(plans[2].events())
+    _, problems = analyze_plans(tmp_path, "plan-2")
+    assert list(problems) == ["plan-0"]
+    (fact,) = [e for e in log.read("plan-2") if e.type == ConfigRecommended.TYPE]
+    based_on = " ".join(item["rests_on"] for item in fact.payload["advice"])
+    assert "plan-1, plan-2" in based_on
+    assert "plan-0" not in based_on
+
+
+def test_plans_that_end_later_are_no_evidence_for_one_that_ended_before(tmp_path: Path) -> None:
+    log = EventLog(Layout(tmp_path).events)
+    for number in (2, 1):
+        log.append(SimulatedPlan(f"plan-{number}", settings_of(), number).events())
+    analyze_plans(tmp_path)
+    (fact,) = [e for e in log.read("plan-1") if e.type == ConfigRecommended.TYPE]
+    assert "plan-2" not in str(fact.payload)
+
+
+def test_of_two_that_judge_at_once_one_does(tmp_path: Path) -> None:
+    log = EventLog(Layout(tmp_path).events)
+    log.append(SimulatedPlan("plan-1", settings_of()).events())
+    analyze_plans(tmp_path)
+    adopted = settings_of(dataset={"num_workers": 10, "prefetch_factor": 4})
+    log.append(SimulatedPlan("plan-2", adopted, 7).events())
+    overtaken = False
+
+    def overtake(operation: Operation, do: Any) -> Any:
+        nonlocal overtaken
+        if operation.target.endswith("plan-2/00000001.parquet") and not overtaken:
+            overtaken = True
+            analyze_plans(tmp_path)
+        return do()
+
+    with watching(overtake):
+        analyze_plans(tmp_path)
+    assert overtaken
+    types = [event.type for event in EventLog(Layout(tmp_path).events).read("plan-2")]
+    assert types.count(RecommendationJudged.TYPE) == 2, "one for each setting"
+    assert types[-1] == ConfigRecommended.TYPE
 
 
 def test_torn_resource_samples_of_a_plan_leave_out_that_plan_alone(tmp_path: Path) -> None:
