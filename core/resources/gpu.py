@@ -69,8 +69,9 @@ class Gpus:
             reason = f"the GPU is gone: {self._driver.reason or 'the driver no longer knows it'}"
             found.reasons = dict.fromkeys(_MEASURED, reason)
         else:
-            gauge = self._gauges.setdefault(device.uuid, _Gauge(self._driver.nvml, device, self._xids))
-            found.ask(gauge.questions, self._failed)
+            if device.uuid not in self._gauges:
+                self._gauges[device.uuid] = _Gauge(self._driver.nvml, device, self._xids)
+            found.ask(self._gauges[device.uuid].questions, self._failed)
         if name := found.values.get("gpu_name", self._names.get(device.uuid)):
             found.values["gpu_name"] = self._names[device.uuid] = name
             found.reasons.pop("gpu_name", None)
