@@ -269,7 +269,7 @@ def test_fewer_threads_than_asked_for_are_put_up_with_where_memory_allows_no_mor
 
 
 def test_times_tell_waiting_from_loading() -> None:
-    with closing(make_pipeline(lambda graphs: time.sleep(0.01), num_workers=4)) as pipeline:
+    with closing(make_pipeline(lambda graphs: time.sleep(0.2), num_workers=4)) as pipeline:
         packs = read_all(pipeline, STEPS)
         next(packs)
         first = pipeline.take_times()
