@@ -149,29 +149,6 @@ def test_errors_of_torch_are_told_apart(process: TrainingProcess, raised: str, k
     assert failure(process, "fail_in_torch", raised).kind == kind
 
 
-@pytest.fixture
-def small_cgroup() -> Iterator[Path]:
-    """A memory cgroup of 128 MiB below this process's own, where that may be made."""
-    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
-    mount, limit = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if "memory" in own else (
-        "/sys/fs/cgroup", "memory.max",
-    )  # fmt: skip
-    folder = Path(mount + own.get("memory", own.get("", "/"))) / f"retrain-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"cannot make a memory cgroup: {error}")
-    try:
-        try:
-            (folder / limit).write_text(str(128 << 20))
-        except OSError as error:
-            pytest.skip(f"cannot limit a memory cgroup: {error}")
-        yield folder
-    finally:
-        wait_for(lambda: not (folder / "cgroup.procs").read_text())
-        folder.rmdir()
-
-
 def test_the_kernels_out_of_memory_killer_is_recognised(small_cgroup: Path, tmp_path: Path) -> None:
     with TrainingProcess("a", tmp_path) as process:
         facts: list[Fact] = []

@@ -1,0 +1,32 @@
+"""What several fault tests need of the machine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import wait_for
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A memory cgroup of 128 MiB below this process's own, where that may be made."""
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    mount, limit = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if "memory" in own else (
+        "/sys/fs/cgroup", "memory.max",
+    )  # fmt: skip
+    folder = Path(mount + own.get("memory", own.get("", "/"))) / f"retrain-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make a memory cgroup: {error}")
+    try:
+        try:
+            (folder / limit).write_text(str(128 << 20))
+        except OSError as error:
+            pytest.skip(f"cannot limit a memory cgroup: {error}")
+        yield folder
+    finally:
+        wait_for(lambda: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
