@@ -176,9 +176,11 @@ class PackGuard:
             restore()
             stage, held = where()
             model = model or self._names["model"]
-            if held.graphs <= 1:
+            # The rest of a step may be a single graph: then other packs are what filled the memory.
+            tight = held if held.graphs > 1 else self.limit.within(self._largest())
+            if tight.graphs <= 1:
                 raise self._refusal(done, stage, held, model)
-            self._change(held, held.halved().within(self.limit), done.kind, stage, step, model, done)
+            self._change(tight, tight.halved().within(self.limit), done.kind, stage, step, model, done)
 
     def state_dict(self) -> dict[str, Any]:
         """What the limit's further course depends on."""
