@@ -302,9 +302,9 @@ def _crowded_out(s: Signals) -> Verdict | None:
     return Verdict(
         "idle",
         "crowded_out",
-        f"Other programs use the CPUs: {s.machine_cpu_share:.0%} of the machine's are busy, and training "
+        f"Other work uses the CPUs: {s.machine_cpu_share:.0%} of the machine's are busy, and this training "
         f"keeps {s.training_cpus:.1f} of them.",
-        "End or move what else runs on this machine.",
+        "End or move what else runs on this machine, the training of another dataset included.",
     )
 
 
