@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, rests_on
-from core.analytics.advice.measures import BEST_VAL_LOSS
+from core.analytics.advice.measures import BEST_VAL_LOSS, TRAINED_BY_EPOCHS
 from core.analytics.advice.throughput import BUSY_PERCENT
 from core.analytics.observations import ModelRun
 from core.analytics.results import ModelBottleneck
@@ -13,7 +13,6 @@ from core.resources.profiles import profile_for
 
 MIN_SAMPLES, MAX_SAMPLES = 30, 50_000
 EPOCHS = "training.epochs"
-_SUPERVISED = ("teacher", "student")
 
 
 def epochs(evidence: Evidence) -> Iterator[Finding]:
@@ -24,7 +23,7 @@ def epochs(evidence: Evidence) -> Iterator[Finding]:
         (f"{key[0]} {name}", evidence.weight(record), model)
         for record in records
         for key, _, name, model in models_of(record)
-        if name.startswith(_SUPERVISED)
+        if key[1] in TRAINED_BY_EPOCHS
     ]
     if not models:
         return
@@ -111,11 +110,15 @@ def bottlenecks(evidence: Evidence) -> Iterator[Finding]:
 def profile(evidence: Evidence) -> Iterator[Finding]:
     """The published starting points of the device."""
     gpu = evidence.plan.machine["gpus"][0] if evidence.on_gpu else None
-    found = profile_for(gpu["name"], gpu["vram_total_mib"]) if gpu else profile_for(None, 0.0)
+    found = (
+        profile_for(gpu["name"], gpu["vram_total_mib"], gpu["compute_capability"])
+        if gpu
+        else profile_for(None, 0.0)
+    )
     settings = evidence.settings
     reason = (
         f"No phase has finished training on {evidence.plan.device_name} yet: this is the starting point of "
-        f"the profile {found.device_name}, to be replaced by what the next plan measures."
+        f"the {found.label}, to be replaced by what the next plan measures."
     )
     starts = (
         ("models.preset", found.preset, settings.models.preset),
