@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -102,7 +102,7 @@ class StartingPoints:
 
 
 def profile_for(
-    gpu_name: str | None, vram_total_mib: float, compute_capability: tuple[int, int] = (8, 0)
+    gpu_name: str | None, vram_total_mib: float, compute_capability: Sequence[int] = (8, 0)
 ) -> GpuProfile:
     """Choose or derive the profile of a device.
 
@@ -131,7 +131,7 @@ def profile_for(
     profile = named[0] if named else _interpolate(gpu_name, vram_total_mib)
     return replace(
         profile,
-        mixed_precision=compute_capability >= _OLDEST_FAST_HALF,
+        mixed_precision=tuple(compute_capability) >= _OLDEST_FAST_HALF,
         preset="published" if vram_total_mib >= _NOMINAL * SMALL_GPU.vram_total_mib else "small",
     )
 
