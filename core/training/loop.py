@@ -127,7 +127,7 @@ def _run_epoch(
     for step in range(len(losses), len(batches)):
         pending.append(learner.step(step, step_seed(training.seed, epoch, step)))
         # The latest loss that is known without waiting for the device.
-        known = {"loss": losses[-1]} if losses else {}
+        known: dict[str, Any] = {"loss": losses[-1]} if losses else {}
         beat(f"training {run.model}", epoch=epoch, step=step + 1, num_steps=len(batches), **known)
         if run.checkpoints.due:
             losses += _finite(run, pending, progress)
