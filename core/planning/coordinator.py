@@ -35,7 +35,7 @@ class RetrainingCoordinator:
     def __init__(self, settings: Settings) -> None:
         self.machine = probe_machine()
         fitted = fit_to_machine(settings, self.machine)
-        self.settings = fitted.model_copy(update={"data": settings.data.absolute()})
+        self.settings = fitted.model_copy(update={"data": fitted.data.absolute()})
         self.layout = Layout(settings.output_dir)
         self.log = EventLog(self.layout.events)
 

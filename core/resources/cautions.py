@@ -14,6 +14,8 @@ CUDA_PROCESS_MIB = 3072
 """The same where it loads CUDA's libraries; an estimate."""
 VRAM_MIB = 1024
 """VRAM for a CUDA context, the models with their optimizer, and packs of a few graphs; an estimate."""
+STARTING_S = 60.0
+"""Time that a training process may take to load torch on a busy machine, seconds."""
 FULL = 0.95
 """A share of memory beyond which the least miscalculation is a failed allocation."""
 
@@ -123,8 +125,8 @@ def _of_batches(settings: Settings, gpu: Gpu | None) -> Iterator[Caution]:
         yield Caution(
             "training.batch_size",
             f"{training.batch_size} graphs are more than the {profile.batch_size} that a GPU of "
-            f"{gpu.vram_total_mib:.0f} MiB starts with: expect steps in several packs, which take longer and "
-            "learn the same",
+            f"{gpu.vram_total_mib:.0f} MiB starts with: expect each step in several packs, slower and with "
+            "the same result",
         )
 
 
@@ -172,7 +174,13 @@ def _of_memory(settings: Settings, machine: Machine, gpu: Gpu | None) -> Iterato
 
 def _of_times(settings: Settings) -> Iterator[Caution]:
     resources, training = settings.resources, settings.training
-    if resources.hang_timeout_s < training.checkpoint_interval_s:
+    if resources.hang_timeout_s < STARTING_S:
+        yield Caution(
+            "resources.hang_timeout_s",
+            f"{resources.hang_timeout_s:g} s may pass while a training process loads torch, which would "
+            f"count as hanging: set it to {STARTING_S:.0f} or more",
+        )
+    elif resources.hang_timeout_s < training.checkpoint_interval_s:
         yield Caution(
             "resources.hang_timeout_s",
             f"{resources.hang_timeout_s:g} s are less than the {training.checkpoint_interval_s:g} s of "

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from core.planning.coordinator import RetrainingCoordinator
 from core.planning.trainer import MOST_IDS, Trainer, with_buckets_for
-from core.resources.profiles import fit_to_machine
+from core.resources.profiles import ENVIRONMENTS, fit_to_machine
 from settings.app import load_settings
 from settings.errors import SettingsError
+from settings.tree import leaves
 from tests.machines import CPU_MACHINE, RTX_3080
 
 
@@ -40,3 +42,9 @@ def test_an_unknown_dataset_is_refused_before_anything_is_written(tmp_path: Path
     with pytest.raises(SettingsError, match="unknown dataset 'moon'"):
         Trainer(load_settings(output_dir=tmp_path / "out")).train_complete_pipeline("moon", 100)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_goes_by_everything_that_an_environment_chooses(tmp_path: Path) -> None:
+    coordinator = RetrainingCoordinator(load_settings(environment="ci", output_dir=tmp_path / "out"))
+    fitted = {leaf.name: leaf.value for leaf in leaves(coordinator.settings)}
+    assert {name: fitted[name] for name in ENVIRONMENTS["ci"]} == ENVIRONMENTS["ci"]
