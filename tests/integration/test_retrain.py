@@ -12,6 +12,7 @@ from core.analytics.results import fold_results
 from core.events.log import EventLog
 from core.events.telemetry import read_telemetry
 from core.planning.plan_state import PLAN_STATE
+from core.resources.process_state import read_process_statuses
 from settings.layout import Layout
 from tests.commands import TINY, config, post, prefect_server, processes_that_name, run, start, wait_for
 
@@ -152,8 +153,9 @@ def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Pa
     )  # fmt: skip
     wait_for(lambda: phase_statuses(layout).get("teacher") == "running", process)
     plan_id = only_plan(layout.root)
-    (training,) = processes_that_name(f"{plan_id}-demo")
-    os.kill(training, signal.SIGKILL)
+    (training,) = read_process_statuses(layout.process_logs)
+    assert training.pid
+    os.kill(training.pid, signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     teacher = PLAN_STATE.fold(EventLog(layout.events).read(plan_id)).phases["demo", "teacher"]
