@@ -1,13 +1,14 @@
 """What one plan measured: the small record of it that estimates, advice and judgements rest on."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from core.analytics.canonical import finite
 from core.analytics.timeline import Span, fold_spans
 from core.events.catalogue import (
     CapturesDigested,
@@ -51,6 +52,9 @@ class EpochNumbers(NamedTuple):
     gpu_percent: float | None
 
 
+_EPOCH_NUMBERS = attrgetter(*EpochNumbers._fields)
+
+
 @dataclass(frozen=True)
 class ModelRun:
     """One model's training in one plan.
@@ -79,7 +83,8 @@ class ModelRun:
     @property
     def losses(self) -> dict[int, float]:
         """Validation loss by epoch, in order, where it was finite."""
-        return {n: loss for n in sorted(self.epochs) if (loss := self.epochs[n].val_loss) is not None}
+        found = {number: self.epochs[number].val_loss for number in sorted(self.epochs)}
+        return {n: loss for n, loss in found.items() if loss is not None and math.isfinite(loss)}
 
     @property
     def gpu_percent(self) -> float | None:
@@ -246,8 +251,8 @@ def record_plan(events: Sequence[Event]) -> PlanRecord | None:
         spans[span.dataset, span.phase].append(span)
     return PlanRecord(
         plan_id=events[0].stream,
-        began_s=found.began_s,
-        ended_s=found.ended_s,
+        began_s=found.began_at.timestamp(),
+        ended_s=found.ended_at.timestamp(),
         machine=found.created.machine,
         settings=found.created.settings,
         phases={key: found.phase(key, attempts) for key, attempts in sorted(spans.items())},
@@ -258,22 +263,13 @@ def record_plan(events: Sequence[Event]) -> PlanRecord | None:
     )
 
 
-def device_history(streams: Iterable[Sequence[Event]]) -> dict[str, list[PlanRecord]]:
-    """Records of many plans by device name, oldest first."""
-    devices: dict[str, list[PlanRecord]] = defaultdict(list)
-    records = [record for events in streams if (record := record_plan(events))]
-    for record in sorted(records, key=lambda record: (record.began_s, record.plan_id)):
-        devices[record.device_name].append(record)
-    return devices
-
-
 @dataclass
 class _Builder:
     """What was heard so far."""
 
     created: PlanCreated | None = None
-    began_s: float = 0.0
-    ended_s: float = 0.0
+    began_at: datetime = datetime.min
+    ended_at: datetime = datetime.min
     data_digests: dict[str, str] = field(default_factory=dict)
     num_train: dict[str, int] = field(default_factory=dict)
     advice: Sequence[Mapping[str, Any]] = ()
@@ -295,7 +291,7 @@ class _Builder:
                 self.judged.append(fact)
                 return
             case PlanCreated() as fact:
-                self.created, self.began_s = fact, event.occurred_at.timestamp()
+                self.created, self.began_at = fact, event.occurred_at
             case CapturesDigested() as fact:
                 self.data_digests[fact.dataset] = fact.data_digest
             case GraphsBuilt() as fact:
@@ -304,12 +300,12 @@ class _Builder:
                 self.started[fact.dataset, fact.phase] = fact
             case fact:
                 self._measure(fact)
-        self.ended_s = event.occurred_at.timestamp()
+        self.ended_at = event.occurred_at
 
     def _measure(self, fact: Fact) -> None:
         match fact:
             case EpochFinished():
-                numbers = EpochNumbers(*(finite(getattr(fact, name)) for name in EpochNumbers._fields))
+                numbers = EpochNumbers._make(_EPOCH_NUMBERS(fact))
                 self.epochs[fact.dataset, fact.phase, fact.model][fact.epoch] = numbers
             case StorePlaced():
                 self.placements[fact.dataset, fact.phase] = fact.placement
@@ -345,7 +341,10 @@ class _Builder:
 
 def _out_of_memory(fact: PackLimitChanged) -> OutOfMemory:
     """A limit may count nodes or edges: what the new one means in graphs is its share of the old one."""
-    share = min((fact.after[name] / before for name, before in fact.before.items() if before), default=1.0)
+    shares = [
+        fact.after[name] / before for name, before in fact.before.items() if before and name in fact.after
+    ]
+    share = min(shares, default=1.0)
     graphs = fact.before.get("graphs", 1)
     held_mib = max((v for v in (fact.allocated_mib, fact.reserved_mib) if v is not None), default=None)
     return OutOfMemory(fact.reason, graphs, max(1, int(graphs * share)), held_mib)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from core.errors import DamagedLogError, UnknownEventError
 from core.events import resource_facts
-from core.events.event import Event, new_event
+from core.events.event import Event, StoredPayload, new_event
 from core.events.fact import Emit, Fact
 
 
@@ -343,7 +343,9 @@ def to_fact(event: Event) -> Fact:
     what = f"event {event.position} of plan {event.stream}"
     cls = check_known(event.type, event.version, what)
     try:
-        return cls(**event.payload)
+        # Field by field through a mapping it would take longer than all the rest.
+        payload = event.payload.decoded if isinstance(event.payload, StoredPayload) else event.payload
+        return cls(**payload)
     except TypeError as error:
         raise DamagedLogError(f"{what} is no {event.type} version {event.version}: {error}") from error
 

@@ -46,22 +46,23 @@ class StoredPayload(Mapping[str, Any]):
         self.text = text
 
     @cached_property
-    def _decoded(self) -> dict[str, Any]:
+    def decoded(self) -> dict[str, Any]:
+        """The payload as a dictionary, not to be changed."""
         decoded: dict[str, Any] = json.loads(self.text)
         return decoded
 
     def __getitem__(self, name: str) -> Any:
         """A field's value."""
-        return self._decoded[name]
+        return self.decoded[name]
 
     def __iter__(self) -> Iterator[str]:
         """Names of the fields."""
-        return iter(self._decoded)
+        return iter(self.decoded)
 
     def __len__(self) -> int:
         """Number of fields."""
-        return len(self._decoded)
+        return len(self.decoded)
 
     def __repr__(self) -> str:
         """The decoded payload."""
-        return repr(self._decoded)
+        return repr(self.decoded)
