@@ -136,7 +136,8 @@ class InputTuner:
             self._sampled = now
             self._sample()
         if is_over:
-            self._adjust(index + 1)
+            if self._optimizer:
+                self._adjust(self._optimizer, index + 1)
             self._interval = _Sums()
 
     def count_adjustment(self) -> None:
@@ -179,7 +180,7 @@ class InputTuner:
         except (OSError, ValueError):
             return None  # not told by the kernel, or the container's limit was lifted just now
 
-    def _adjust(self, num_done: int) -> None:
+    def _adjust(self, optimizer: AdaptiveOptimizer, num_done: int) -> None:
         sums = self._interval
         interval = Interval(
             num_steps=sums.num_steps,
@@ -190,8 +191,7 @@ class InputTuner:
             ram_percent=sums.ram.value,
             room_packs=self._room_packs(),
         )
-        adjustment = self._optimizer and self._optimizer.decide(interval)
-        if adjustment:
+        if adjustment := optimizer.decide(interval):
             before, after = adjustment.before, adjustment.after
             self._pipeline.num_workers, self._pipeline.prefetch_factor = astuple(after)
             self._epoch.num_adjustments += 1
