@@ -61,7 +61,11 @@ def classify(error: BaseException) -> str:
         return "fragmentation" if _is_fragmentation(str(error)) else "cuda_oom"
     if torch and isinstance(error, torch.AcceleratorError):
         return "cuda_oom" if getattr(error, "error_code", None) == _CUDA_OUT_OF_MEMORY else "cuda_error"
-    return next((kind for text, kind in _NAMELESS_ERRORS.items() if text in str(error)), "bug")
+    kind = next((kind for text, kind in _NAMELESS_ERRORS.items() if text in str(error)), "bug")
+    if kind == "bug" and error.__context__:  # raised while a lack of memory was being handled
+        cause = classify(error.__context__)
+        kind = cause if cause in OOM_KINDS else kind
+    return kind
 
 
 def _is_fragmentation(message: str) -> bool:

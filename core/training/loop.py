@@ -1,6 +1,7 @@
 """Training of one model: epochs, validation, early stopping, checkpoints, the best weights."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from core.training.run import Run
 from core.training.seeds import random_states, restore_random_states, step_seed
 from settings.training import TrainingSettings
 
+_LOG = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 Plan = Callable[[int], list[Indices]]
 Validate = Callable[[], tuple[float, float | None]]
@@ -193,7 +195,11 @@ def _copy_weights(module: nn.Module) -> dict[str, Any]:
 def _write_checkpoint(run: Run, learner: Learner, progress: _Progress) -> None:
     num_steps = len(progress.losses)
     payload = {"progress": vars(progress), "learner": learner.state_dict(), "random": random_states()}
-    path, sha256 = run.checkpoints.write(progress.epoch, num_steps, payload)
+    written = attempt(lambda: run.checkpoints.write(progress.epoch, num_steps, payload))
+    if isinstance(written, Shortage):  # the one before it stays; this one is tried again after the next step
+        _LOG.warning("%s: no memory for a checkpoint (%s): %s", run.model, written.kind, written.message)
+        return
+    path, sha256 = written
     run.emit(
         CheckpointWritten(
             **run.names,

@@ -1,11 +1,14 @@
 """What packs take of memory: a linear model of their graphs, nodes and edges, and the limit that fits."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from core.training.packs import PackLimit
 
@@ -58,14 +61,11 @@ class MemoryModel:
             sizes: What the measured packs held.
             num_bytes: What each took.
         """
-        from scipy.optimize import nnls  # loaded only where something was measured
-
         held = np.array([[1.0, size.graphs, size.nodes, size.edges] for size in sizes])
         taken = np.asarray(num_bytes, np.float64)
         scale = held.max(axis=0)  # else the equations are as unequal as one graph and a thousand edges
-        prices, _ = nnls(held / scale, taken)
-        prices /= scale
-        short = float((taken / np.maximum(held @ prices, 1.0)).max(initial=1.0))
+        prices = _solve(held / scale, taken) / scale
+        short = float((taken / np.maximum((held * prices).sum(1), 1.0)).max(initial=1.0))
         return cls(*(float(price) for price in prices * max(1.0, short)))
 
     @classmethod
@@ -84,3 +84,21 @@ class MemoryModel:
             "node_kib": self.node / _KIB,
             "edge_kib": self.edge / _KIB,
         }
+
+
+def _solve(matrix: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares without negative unknowns: for so few, every choice of those that are 0 is tried.
+
+    Solved by torch: numpy's OpenBLAS ends the process where it cannot allocate its buffers.
+    """
+    best, least = np.zeros(matrix.shape[1]), math.inf
+    for kept in itertools.product((False, True), repeat=matrix.shape[1]):
+        found = np.zeros(matrix.shape[1])
+        columns = np.array(kept)
+        left, right = torch.from_numpy(matrix[:, columns]), torch.from_numpy(values[:, None])
+        if any(kept):
+            found[columns] = torch.linalg.lstsq(left, right, driver="gelsd").solution[:, 0].numpy()
+        error = float(np.square((matrix * found).sum(1) - values).sum())
+        if (found >= 0).all() and error < least:
+            best, least = found, error
+    return best

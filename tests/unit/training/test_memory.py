@@ -63,8 +63,8 @@ ERRORS: dict[str, tuple[Exception, str]] = {
     "fragmented": (
         torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity of 23.69 GiB of "
-            "which 10.00 MiB is free. Of the allocated memory 20.00 GiB is allocated by PyTorch, and 2.50 GiB "
-            "is reserved by PyTorch but unallocated."
+            "which 10.00 MiB is free. Of the allocated memory 20.00 GiB is allocated by PyTorch, and "
+            "2.50 GiB is reserved by PyTorch but unallocated."
         ),
         "fragmentation",
     ),
