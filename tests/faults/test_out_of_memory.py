@@ -55,11 +55,9 @@ def test_a_step_that_really_fails_is_repeated_and_the_phase_ends(folder: Path) -
 def test_a_training_killed_by_its_first_shortage_repeats_the_change_when_it_is_resumed(folder: Path) -> None:
     killed = Recorder()
     with TrainingProcess("killed", folder) as process:
+        target, starved = "tests.memory_targets:train", Starved("teacher_vgae", ROOM_MIB, num_changes=1)
         with pytest.raises(TrainingProcessError) as caught:
-            starved = Starved("teacher_vgae", ROOM_MIB, num_changes=1)
-            process.run(
-                "tests.memory_targets:train", job(folder, "a"), starved, on_fact=killed, timeout_s=300
-            )
+            process.run(target, job(folder, "a"), starved, on_fact=killed, timeout_s=300)
         assert caught.value.kind == "killed"
         events = [to_event("plan", fact) for fact in killed.facts]
         known = fold_pack_limits([events]).known("plan", "synthetic", "teacher")
