@@ -238,9 +238,9 @@ def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
         case CheckpointWritten():
             changes = {"progressed": True}
         case PackLimitChosen():
-            changes = {"pack_graphs": fact.limit["graphs"]}
+            changes = {"pack_graphs": fact.limit.get("graphs")}
         case PackLimitChanged():
-            changes = {"pack_graphs": fact.after["graphs"]}
+            changes = {"pack_graphs": fact.after.get("graphs")}
         case PhaseFinished():
             changes = {"status": "completed"}
         case PhaseFailed():
