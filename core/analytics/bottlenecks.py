@@ -43,6 +43,7 @@ class _Log:
     models: dict[Key, _Trained] = field(default_factory=lambda: defaultdict(_Trained))
     phases: dict[tuple[str, str], dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
     num_cpus: int | None = None
+    num_cores: int | None = None
     num_threads: int | None = None
 
 
@@ -96,6 +97,7 @@ def _signals(log: _Log, key: Key, model: _Trained, measured: Mapping[str, Any]) 
         pack_ms=1000 * (model.duration_s - model.wait_s) / model.num_packs if model.num_packs else None,
         pack_limit_binds=model.pack_limit_binds,
         num_memory_events=model.num_memory_events,
+        num_cores=log.num_cores,
         num_threads=log.num_threads,
     )
 
@@ -144,6 +146,7 @@ def _measure(trained: Mapping[Key, _Trained], samples: pl.DataFrame) -> dict[Key
 
 def _plan(log: _Log, event: Event) -> None:
     log.num_cpus = event.payload["machine"].get("num_cpus")
+    log.num_cores = event.payload["machine"].get("num_cores")
     log.num_threads = event.payload["settings"].get("training", {}).get("num_threads") or None
 
 

@@ -70,6 +70,7 @@ class Signals:
         throttled_thermal: Share of samples with clocks lowered for the temperature's sake.
         throttled_power: Share of samples with clocks held down by the power limit.
         num_cpus: CPUs that may be used.
+        num_cores: Physical cores among them: more threads than that slow training down.
         num_threads: CPU threads of torch.
         training_cpus: CPUs that the training processes kept busy.
         machine_cpu_share: Use of all of the machine's CPUs.
@@ -98,6 +99,7 @@ class Signals:
     throttled_thermal: float | None = None
     throttled_power: float | None = None
     num_cpus: int | None = None
+    num_cores: int | None = None
     num_threads: int | None = None
     training_cpus: float | None = None
     machine_cpu_share: float | None = None
@@ -312,12 +314,13 @@ def _computes_on_cpu(s: Signals) -> Verdict | None:
     usable = _usable_cpus(s)
     if usable is None or s.training_cpus is None or s.training_cpus < BUSY_CPUS * usable:
         return None
-    if s.num_cpus is not None and usable < BUSY_CPUS * s.num_cpus:
+    cores = _num_cores(s) or usable
+    if usable < BUSY_CPUS * cores:
         return Verdict(
             "compute_bound",
             "few_threads",
             f"Training keeps {s.training_cpus:.1f} of the {usable} CPUs busy that it is given, of "
-            f"{s.num_cpus} there are.",
+            f"{cores} cores there are.",
             "Give it more: training.num_threads.",
         )
     return Verdict(
@@ -391,5 +394,10 @@ def _activity_text(s: Signals) -> str:
     return ", ".join(text.format(share) for text, share in known.items() if share is not None)
 
 
+def _num_cores(s: Signals) -> int | None:
+    """Threads that can compute at a time; of earlier releases' plans only the CPUs are known."""
+    return s.num_cpus and min(s.num_cores or s.num_cpus, s.num_cpus)
+
+
 def _usable_cpus(s: Signals) -> int | None:
-    return s.num_cpus and min(s.num_threads or s.num_cpus, s.num_cpus)
+    return s.num_cpus and min(s.num_threads or _num_cores(s) or s.num_cpus, s.num_cpus)

@@ -67,15 +67,16 @@ def epochs(evidence: Evidence) -> Iterator[Finding]:
 
 
 def threads(evidence: Evidence) -> Iterator[Finding]:
-    """All CPUs where some had nothing to do, or more threads than CPUs were asked for."""
-    num, cores = evidence.settings.training.num_threads, int(evidence.plan.machine["num_cpus"])
+    """All cores where some had nothing to do, or more threads than cores were asked for."""
+    num, machine = evidence.settings.training.num_threads, evidence.plan.machine
+    cores = int(machine.get("num_cores") or machine["num_cpus"])
     busy = evidence.telemetry.cpu_percent
     idle = not evidence.on_gpu and 0 < num < cores and busy is not None and busy < BUSY_PERCENT
     if num <= cores and not idle:
         return
-    found = f"num_threads {num} is more than the {cores} CPUs there are"
+    found = f"num_threads {num} is more than the {cores} cores there are"
     if idle:
-        found = f"{num} of {cores} CPUs trained and the machine was used to {busy:.0f} %"
+        found = f"{num} of {cores} cores trained and the machine was used to {busy:.0f} %"
     yield _from_samples(evidence, "training.num_threads", 0, num, f"{found}: all of them (0).")
 
 

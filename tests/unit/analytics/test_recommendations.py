@@ -143,9 +143,18 @@ def test_idle_cpus_recommend_all_of_them() -> None:
     idle = dataclasses.replace(BUSY, cpu_percent=30.0, gpu_utilization_percent=None)
     fact = advise(healthy(2_000.0, gpu=False), idle, training={"num_threads": 2})
     assert fact.settings["training"]["num_threads"] == 0
-    assert "2 of 8 CPUs" in reasons(fact)
+    assert "2 of 8 cores" in reasons(fact)
     crowded = advise(healthy(2_000.0, gpu=False), idle, training={"num_threads": 64})
     assert crowded.settings["training"]["num_threads"] == 0
+
+
+def test_hardware_threads_beyond_the_cores_are_not_recommended() -> None:
+    created, *others = healthy(2_000.0, gpu=False)
+    machine = {**created.payload["machine"], "num_cpus": 16, "num_cores": 8}
+    events = [created._replace(payload={**created.payload, "machine": machine}), *others]
+    half_used = dataclasses.replace(BUSY, cpu_percent=50.0, gpu_utilization_percent=None)
+    assert "cores" not in reasons(advise(events, half_used, training={"num_threads": 8}))
+    assert "4 of 8 cores" in reasons(advise(events, half_used, training={"num_threads": 4}))
 
 
 @pytest.mark.parametrize(("num", "duration_s", "expected"), [(5, 6.0, 0.1), (100_000, 100_000.0, 4.0)])

@@ -154,6 +154,9 @@ def test_on_a_gpu(changes: dict[str, Any], bottleneck: str, cause: str, settings
         ({}, "compute_bound", "busy"),
         ({"num_threads": 1, "training_cpus": 1.0, "machine_cpu_share": 0.15}, "compute_bound", "few_threads"),
         ({"num_cpus": 1, "num_threads": None, "training_cpus": 0.95}, "compute_bound", "busy"),
+        # Two hardware threads per core: a thread for each core is all that training can use.
+        ({"num_cpus": 16, "num_cores": 8, "machine_cpu_share": 0.5}, "compute_bound", "busy"),
+        ({"num_cpus": 16, "num_cores": 8, "num_threads": None}, "compute_bound", "busy"),
         ({"training_cpus": 1.05, "machine_cpu_share": 0.2}, "launch_bound", "small_packs"),
         ({"training_cpus": 2.0, "machine_cpu_share": 0.98}, "idle", "crowded_out"),
         ({"training_cpus": 0.03, "machine_cpu_share": 0.02}, "idle", "nothing_runs"),
