@@ -22,7 +22,9 @@ from core.events.catalogue import (
     ThresholdCalibrated,
     TrainingResumed,
 )
-from core.events.resource_facts import InputAdjusted, StorePlaced
+from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen, StorePlaced
+from core.resources.failures import OOM_KINDS
+from core.resources.readings import MIB
 
 LOG = logging.getLogger("core.progress")
 
@@ -43,7 +45,7 @@ def logged_to(path: Path) -> Iterator[None]:
 
 
 def log_progress(fact: Fact) -> None:
-    """Log a fact that is worth a line; epochs and thresholds only in debug logging."""
+    """Log a fact that is worth a line; thresholds, and epochs without input, only in debug logging."""
     match fact:
         case RowsQuarantined():
             reasons = ", ".join(f"{reason} {count}" for reason, count in fact.reasons.items())
@@ -88,7 +90,7 @@ def log_progress(fact: Fact) -> None:
             _log_training(fact)
 
 
-def _log_input(fact: StorePlaced | InputAdjusted) -> None:
+def _log_resources(fact: StorePlaced | PackLimitChosen | PackLimitChanged | InputAdjusted) -> None:
     match fact:
         case StorePlaced():
             LOG.info(
@@ -96,8 +98,30 @@ def _log_input(fact: StorePlaced | InputAdjusted) -> None:
                 fact.dataset,
                 fact.phase,
                 fact.placement,
-                fact.num_bytes / 2**20,
+                fact.num_bytes / MIB,
                 fact.reason,
+            )
+        case PackLimitChosen():
+            LOG.info(
+                "%s: %s packs hold at most %s (bound by %s, %s)",
+                fact.dataset,
+                fact.model,
+                _counts(fact.limit),
+                fact.binds,
+                fact.source,
+            )
+        case PackLimitChanged():
+            place = "" if fact.epoch is None else f" epoch {fact.epoch}, batch {fact.step}"
+            LOG.log(
+                logging.WARNING if fact.reason in OOM_KINDS else logging.INFO,
+                "%s: %s%s: packs of %s -> at most %s (%s, %s)",
+                fact.dataset,
+                fact.model,
+                place,
+                _counts(fact.before),
+                _counts(fact.after),
+                fact.reason,
+                fact.stage,
             )
         case InputAdjusted():
             LOG.info(
@@ -120,6 +144,20 @@ def _log_input(fact: StorePlaced | InputAdjusted) -> None:
             )
 
 
+def _counts(limit: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in limit.items())
+
+
+def _input_text(fact: EpochFinished) -> str:
+    """How an epoch was fed; empty where nothing is gathered."""
+    if fact.num_workers is None:
+        return ""
+    return (
+        f"; {fact.num_adjustments} adjustments, now {fact.num_workers} workers and prefetch "
+        f"{fact.prefetch_factor}; GPU {_percent(fact.gpu_percent)}, RAM {_percent(fact.ram_percent)}"
+    )
+
+
 def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} %"
 
@@ -138,18 +176,20 @@ def _log_training(fact: Fact) -> None:
                 fact.num_steps,
             )
         case EpochFinished():
-            LOG.debug(
-                "%s: %s epoch %s: loss %.4f, validation %.4f, %.0f graphs/s",
+            LOG.log(
+                logging.DEBUG if fact.num_workers is None else logging.INFO,
+                "%s: %s epoch %s: loss %.4f, validation %.4f, %.0f graphs/s%s",
                 fact.dataset,
                 fact.model,
                 fact.epoch,
                 fact.train_loss,
                 fact.val_loss,
                 fact.graphs_per_s,
+                _input_text(fact),
             )
         case ThresholdCalibrated() | ModelEvaluated():
             LOG.debug("%s", fact)
-        case StorePlaced() | InputAdjusted():
-            _log_input(fact)
+        case StorePlaced() | PackLimitChosen() | PackLimitChanged() | InputAdjusted():
+            _log_resources(fact)
         case _:
             pass

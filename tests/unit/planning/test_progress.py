@@ -1,14 +1,47 @@
 """Facts as lines of the coordinator's log."""
 
 import logging
+from typing import Any
 
 import pytest
 
-from core.events.catalogue import CheckpointRefused, Fact, TrainingResumed
-from core.events.resource_facts import InputAdjusted, StorePlaced
+from core.events.catalogue import CheckpointRefused, EpochFinished, Fact, TrainingResumed
+from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen, StorePlaced
 from core.planning.progress import log_progress
 
 NAMES = {"dataset": "car", "phase": "teacher", "model": "teacher_gat"}
+
+
+def changed(reason: str, epoch: int | None) -> PackLimitChanged:
+    return PackLimitChanged(
+        **NAMES,
+        epoch=epoch,
+        step=None if epoch is None else 7,
+        stage="forward",
+        reason=reason,
+        before={"graphs": 512},
+        after={"graphs": 256},
+        allocated_mib=None,
+        reserved_mib=None,
+    )
+
+
+def epoch(**fields: Any) -> EpochFinished:
+    return EpochFinished(
+        dataset="car",
+        phase="teacher",
+        model="teacher_gat",
+        epoch=4,
+        train_loss=0.25,
+        val_loss=0.5,
+        val_metric=None,
+        learning_rate=0.001,
+        num_steps=50,
+        duration_s=10.0,
+        graphs_per_s=800.0,
+        data_wait_s=0.0,
+        **fields,
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,6 +89,36 @@ NAMES = {"dataset": "car", "phase": "teacher", "model": "teacher_gat"}
             "car: teacher_gat epoch 1, batch 50: workers 6 -> 10, prefetch 2 -> 3 (starved; GPU unknown, "
             "RAM 42 %, loading 9.50 s, processing 1.25 s, waiting 4.00 s)",
         ),
+        (
+            PackLimitChosen(
+                **NAMES,
+                limit={"graphs": 512, "nodes": 9000},
+                most={"graphs": 512, "nodes": 9000},
+                binds="memory",
+                source="probed",
+                memory={},
+                key="k",
+            ),
+            logging.INFO,
+            "car: teacher_gat packs hold at most 512 graphs, 9000 nodes (bound by memory, probed)",
+        ),
+        (
+            changed("cuda_oom", 2),
+            logging.WARNING,
+            "car: teacher_gat epoch 2, batch 7: packs of 512 graphs -> at most 256 graphs (cuda_oom, "
+            "forward)",
+        ),
+        (
+            changed("room", None),
+            logging.INFO,
+            "car: teacher_gat: packs of 512 graphs -> at most 256 graphs (room, forward)",
+        ),
+        (
+            epoch(num_workers=8, prefetch_factor=3, num_adjustments=2, gpu_percent=91.2, ram_percent=40.0),
+            logging.INFO,
+            "car: teacher_gat epoch 4: loss 0.2500, validation 0.5000, 800 graphs/s; 2 adjustments, now 8 "
+            "workers and prefetch 3; GPU 91 %, RAM 40 %",
+        ),
     ],
 )
 def test_what_becomes_of_a_training_is_told(
@@ -64,3 +127,11 @@ def test_what_becomes_of_a_training_is_told(
     with caplog.at_level(logging.INFO, "core.progress"):
         log_progress(fact)
     assert [(record.levelno, record.message) for record in caplog.records] == [(level, line)]
+
+
+def test_an_epoch_for_which_nothing_is_gathered_is_a_detail(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "core.progress"):
+        log_progress(epoch())
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.message == "car: teacher_gat epoch 4: loss 0.2500, validation 0.5000, 800 graphs/s"
