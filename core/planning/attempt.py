@@ -83,7 +83,10 @@ def choose_attempt(phase: str, state: PhaseState, settings: Settings, num_train:
     dataset, ooms = settings.dataset, [kind for kind in state.failure_kinds if kind in OOM_KINDS]
     choices: list[str] = []
     asked = settings.training.micro_batch_size or settings.training.batch_size
-    micro_batch_size = _micro_batch_size(asked, state, settings, num_train) if phase != GRAPHS else asked
+    wait_s = min(_LONGEST_WAIT_S, 2.0 ** (state.num_fruitless - 1)) if state.status == "failed" else 0.0
+    if phase == GRAPHS:  # it has neither packs nor threads that gather them
+        return Attempt(state.attempts + 1, wait_s, asked, dataset.num_workers, dataset.prefetch_factor)
+    micro_batch_size = _micro_batch_size(asked, state, settings, num_train)
     if micro_batch_size < asked:
         times = f"{len(ooms)} attempts" if len(ooms) > 1 else "an attempt"
         choices.append(f"at most {micro_batch_size} graphs per pack: {times} ran out of memory ({ooms[-1]})")
@@ -102,7 +105,7 @@ def choose_attempt(phase: str, state: PhaseState, settings: Settings, num_train:
         choices.append("no input threads: training hung waiting for one")
     return Attempt(
         number=state.attempts + 1,
-        wait_s=min(_LONGEST_WAIT_S, 2.0 ** (state.num_fruitless - 1)) if state.status == "failed" else 0.0,
+        wait_s=wait_s,
         micro_batch_size=micro_batch_size,
         num_workers=num_workers,
         prefetch_factor=prefetch_factor,

@@ -124,6 +124,13 @@ def test_half_is_taken_of_what_a_pack_really_held_when_memory_ran_out() -> None:
     assert attempt(started(), limited(1), failed("host_oom")).micro_batch_size == 1
 
 
+def test_building_graphs_is_only_tried_again_after_a_while() -> None:
+    fared = state(started(phase="graphs"), failed("host_oom", phase="graphs"), phase="graphs")
+    second = choose_attempt("graphs", fared, settings(), None)
+    assert (second.number, second.wait_s, second.micro_batch_size, second.choices) == (2, 1.0, 4096, ())
+    assert second.settings(settings()) == settings()
+
+
 def test_after_the_machine_ran_out_of_memory_the_input_may_not_grow_again() -> None:
     dataset = attempt(started(), failed("host_oom")).settings(settings()).dataset
     assert (dataset.num_workers, dataset.max_workers) == (3, 3)
