@@ -11,6 +11,7 @@ from typing import Any, Self
 from core.events.telemetry import ResourceSample
 from core.resources.probes import Probe
 from core.resources.process_state import ProcessStatus, read_process_statuses
+from core.resources.sampler import PATIENCE_S
 from settings.layout import Layout
 
 _MOST_SAMPLES = 600
@@ -45,14 +46,15 @@ class ProcessManager:
             return
         self._stopped.clear()
         self._sampled.clear()
+        self._samples.clear()
         self._thread = threading.Thread(target=self._monitor, name="monitoring", daemon=True)
         self._thread.start()
 
     def stop_monitoring(self) -> None:
-        """Sample no more; what was measured is kept."""
+        """Sample no more; what was measured is kept until monitoring begins again."""
         self._stopped.set()
         if self._thread:
-            self._thread.join()
+            self._thread.join(PATIENCE_S)
 
     def __enter__(self) -> Self:
         """Monitor."""
@@ -72,20 +74,21 @@ class ProcessManager:
             ``current_resources``: the fields of ``core.events.telemetry.ResourceSample`` for the first GPU,
             for example ``["current_resources"]["gpu_utilization_percent"]``; None is what cannot be measured.
             ``gpus``: the same for every GPU, empty without one. ``average_resources``: means of the numbers
-            over the time monitored. ``processes``: the fields of
+            over the time monitored last, or what is measured now. ``processes``: the fields of
             ``core.resources.process_state.ProcessStatus`` of every training process. ``num_samples``: moments
-            monitored.
+            that the means are over.
         """
         if self.is_monitoring:
             self._sampled.wait()
-        moments = list(self._samples) if self.is_monitoring else [self._measure_once()]
-        current = moments[-1]
+        moments = list(self._samples)
+        current = moments[-1] if moments and self.is_monitoring else self._measure_once()
+        averaged = moments or [current]
         return {
             "current_resources": asdict(current[0]),
             "gpus": [asdict(sample) for sample in current if sample.gpu_index is not None],
-            "average_resources": _means([moment[0] for moment in moments]),
+            "average_resources": _means([moment[0] for moment in averaged]),
             "processes": [asdict(process) for process in self.processes()],
-            "num_samples": len(moments),
+            "num_samples": len(averaged),
         }
 
     def processes(self) -> list[ProcessStatus]:

@@ -28,6 +28,7 @@ def test_monitoring_gathers_samples_and_can_be_begun_and_ended_again(tmp_path: P
             assert manager.is_monitoring
         assert not manager.is_monitoring
     assert status["average_resources"]["ram_total_mib"] == status["current_resources"]["ram_total_mib"]
+    assert manager.get_system_status()["num_samples"] >= 3  # what was measured is kept
 
 
 def test_training_processes_are_part_of_the_status_and_of_the_machines_figures(tmp_path: Path) -> None:
