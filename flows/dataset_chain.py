@@ -6,7 +6,6 @@ from prefect import flow
 
 from core.errors import TrainingProcessError
 from core.planning.chain import Chain
-from core.planning.progress import log_progress
 from flows.sample_resources import sampling
 from tasks.phases import phase_task
 
@@ -24,7 +23,7 @@ def dataset_chain(output_dir: Path, plan_id: str, dataset: str) -> None:
         TrainingProcessError: A phase failed for good; the phases after it are marked as not reached.
     """
     with (
-        Chain(output_dir, plan_id, dataset, log_progress) as chain,
+        Chain(output_dir, plan_id, dataset) as chain,
         sampling(output_dir, plan_id, dataset, chain.settings.resources, chain.training_pids),
     ):
         for phase in chain.remaining():

@@ -35,6 +35,7 @@ from core.planning.pack_limits import fold_pack_limits
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import model_damage
 from core.planning.plan_state import PLAN_STATE, PhaseState, PlanState
+from core.planning.progress import log_progress
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
 from core.resources.failures import classify
 from core.resources.machine import probe_machine
@@ -97,8 +98,9 @@ class Chain:
             self.emit(ChainFinished(dataset=self.dataset, status=status, duration_s=duration_s))
 
     def emit(self, fact: Fact) -> None:
-        """Append a fact to the plan's stream, then tell the listener."""
+        """Append a fact to the plan's stream, then log it for people and tell the listener."""
         self._log.append([to_event(self.plan_id, fact)])
+        log_progress(fact)
         self._listener(fact)
 
     def training_pids(self) -> list[int]:

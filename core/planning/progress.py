@@ -25,22 +25,26 @@ from core.events.catalogue import (
 from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen, StorePlaced
 from core.resources.failures import OOM_KINDS
 from core.resources.readings import MIB
+from core.training.packs import PackLimit
 
 LOG = logging.getLogger("core.progress")
 
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Write everything that ``core`` logs to a file as well, one per plan."""
+    """Write everything that ``core`` logs to a file as well, one per plan; progress even if nobody asked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log = logging.getLogger("core")
+    level = log.level
+    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(level)
         handler.close()
 
 
@@ -106,7 +110,7 @@ def _log_resources(fact: StorePlaced | PackLimitChosen | PackLimitChanged | Inpu
                 "%s: %s packs hold at most %s (bound by %s, %s)",
                 fact.dataset,
                 fact.model,
-                _counts(fact.limit),
+                PackLimit(**fact.limit),
                 fact.binds,
                 fact.source,
             )
@@ -118,8 +122,8 @@ def _log_resources(fact: StorePlaced | PackLimitChosen | PackLimitChanged | Inpu
                 fact.dataset,
                 fact.model,
                 place,
-                _counts(fact.before),
-                _counts(fact.after),
+                PackLimit(**fact.before),
+                PackLimit(**fact.after),
                 fact.reason,
                 fact.stage,
             )
@@ -142,10 +146,6 @@ def _log_resources(fact: StorePlaced | PackLimitChosen | PackLimitChanged | Inpu
                 fact.compute_s,
                 fact.data_wait_s,
             )
-
-
-def _counts(limit: dict[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in limit.items())
 
 
 def _input_text(fact: EpochFinished) -> str:

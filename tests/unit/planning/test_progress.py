@@ -1,13 +1,14 @@
 """Facts as lines of the coordinator's log."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.events.catalogue import CheckpointRefused, EpochFinished, Fact, TrainingResumed
 from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen, StorePlaced
-from core.planning.progress import log_progress
+from core.planning.progress import log_progress, logged_to
 
 NAMES = {"dataset": "car", "phase": "teacher", "model": "teacher_gat"}
 
@@ -135,3 +136,17 @@ def test_an_epoch_for_which_nothing_is_gathered_is_a_detail(caplog: pytest.LogCa
     (record,) = caplog.records
     assert record.levelno == logging.DEBUG
     assert record.message == "car: teacher_gat epoch 4: loss 0.2500, validation 0.5000, 800 graphs/s"
+
+
+def test_a_plans_log_has_its_progress_whatever_else_is_logged(tmp_path: Path) -> None:
+    log = logging.getLogger("core")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    with logged_to(tmp_path / "logs" / "plan.log"):
+        log_progress(changed("room", None))
+    restored = log.level
+    log.setLevel(before)
+    assert restored == logging.ERROR
+    assert (
+        "INFO core.progress: car: teacher_gat: packs of 512" in (tmp_path / "logs" / "plan.log").read_text()
+    )
