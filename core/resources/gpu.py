@@ -185,11 +185,7 @@ class _Gauge:
 
     def _gpm_since_last(self, sample: Any) -> list[Any]:
         """The metrics, and traffic from the host and to it in MiB/s, between the last sample and this one."""
-        ids = (
-            *_GPM_METRICS.values(),
-            pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC,
-            pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC,
-        )
+        ids = (*_GPM_METRICS.values(), *_GPM_PCIE)
         if self._gpm_sample is None:
             return [NEEDS_TWO] * len(ids)
         request = pynvml.c_nvmlGpmMetricsGet_t(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 
+from core.resources.containers import Ram
+from core.resources.readings import MIB
+
 _LOG = logging.getLogger(__name__)
-_MIB = 2**20
 _NUM_TOP_FRAMES = 3
 _THREAD = re.compile(
     r"^(?:Current thread|Thread) 0x[0-9a-f]+[^\n]*\(most recent call first\):\n", re.MULTILINE
@@ -27,7 +29,7 @@ class Figures:
         rss_mib: Resident memory.
         cpu_s: CPU time so far, seconds.
         num_threads: Threads.
-        ram_available_mib: RAM of the machine that could be had.
+        ram_available_mib: RAM that this process could still allocate: of the machine, or its container's.
     """
 
     status: str
@@ -45,19 +47,20 @@ class Figures:
 
 
 def measure_process(pid: int) -> Figures | None:
-    """Measure a process; None if it is gone."""
+    """Measure a process; None if it is gone, or the kernel does not tell."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
             cpu = process.cpu_times()
+            total, used = Ram().measure()
             return Figures(
                 status=process.status(),
-                rss_mib=process.memory_info().rss / _MIB,
+                rss_mib=process.memory_info().rss / MIB,
                 cpu_s=cpu.user + cpu.system,
                 num_threads=process.num_threads(),
-                ram_available_mib=psutil.virtual_memory().available / _MIB,
+                ram_available_mib=max(0, total - used) / MIB,
             )
-    except psutil.Error:
+    except (psutil.Error, OSError, ValueError):
         return None
 
 

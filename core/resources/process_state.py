@@ -19,8 +19,9 @@ from typing import Any, Literal
 import psutil
 from pydantic import TypeAdapter
 
+from core.resources.readings import MIB
+
 _ENDING = ".state.json"
-_MIB = 2**20
 _DOUBTFUL_SHARE = 0.25
 _DOUBTFUL_S = 60.0
 """Silence after which a call may be hanging: this long, or this share of what it is granted."""
@@ -238,7 +239,7 @@ def _is_stopped(process: psutil.Process) -> bool:
 def _measured(process: psutil.Process) -> dict[str, Any]:
     try:
         with process.oneshot():
-            return {"rss_mib": process.memory_info().rss / _MIB, "num_threads": process.num_threads()}
+            return {"rss_mib": process.memory_info().rss / MIB, "num_threads": process.num_threads()}
     except psutil.Error:
         return {}
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from core.resources.readings import MIB
+
 Bottleneck: TypeAlias = Literal[
     "data_wait", "launch_bound", "compute_bound", "memory_bound", "idle", "unknown"
 ]
@@ -38,7 +40,7 @@ FULL_MACHINE = 0.90
 """Share of all CPUs from which there is none left."""
 THROTTLED = 0.20
 """Share of time at lowered clocks that is worth a word."""
-SWAPPING_BYTES_PER_S = 2**20
+SWAPPING_BYTES_PER_S = MIB
 """Traffic with the swap beyond which memory is too small; a few pages a second are housekeeping."""
 PAGING_PER_S = 100.0
 """Major faults beyond which memory is too small for what is used of it."""
@@ -148,7 +150,7 @@ def judge(signals: Signals) -> Verdict:
 def _short_of_ram(s: Signals) -> Verdict | None:
     swapped, faults = s.swap_bytes_per_s or 0.0, s.major_faults_per_s or 0.0
     if swapped >= SWAPPING_BYTES_PER_S:
-        cause, measured = "swapping", f"{swapped / 2**20:.0f} MiB/s went through the swap"
+        cause, measured = "swapping", f"{swapped / MIB:.0f} MiB/s went through the swap"
     elif faults >= PAGING_PER_S and s.placement != "mapped":
         cause, measured = "paging", f"training waited {faults:.0f} times a second for a page from the disk"
     else:
