@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.measure import Measurement
 
 from core.resources.environment import TrainingEnvironmentConfig, fit_config
 from core.resources.machine import probe_machine
@@ -25,6 +25,9 @@ from flows.tables import table
 from settings.tree import Leaf, leaves
 
 _STYLES = {"flag": "magenta", "variable": "cyan", "file": "green", "profile": "yellow", "default": "dim"}
+_VALUE_WIDTH = 32
+"""Columns that values may take before they fold at spaces."""
+_ANY_WIDTH = 10_000
 
 
 def config_command(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +72,7 @@ def config_command(argv: Sequence[str] | None = None) -> int:
             console.print(f"wrote {arguments.write}: python -m flows.retrain --config {arguments.write}")
         else:
             console.print(_machine_text(config), highlight=False, markup=False, soft_wrap=True)
-            console.print(_table(config, shown))
+            _print_settings(console, config, shown)
         for caution in config.warnings:
             console.print(f"warning: {caution}", style="yellow", markup=False, soft_wrap=True)
         return DONE
@@ -91,13 +94,23 @@ def _machine_text(config: TrainingEnvironmentConfig) -> str:
     return "\n".join([*gpus, f"{cpu}, {ram}", f"{config.profile.label}{published}", ""])
 
 
-def _table(config: TrainingEnvironmentConfig, shown: Sequence[Leaf]) -> Table:
-    made = table("", "setting", "value", "from")
+def _print_settings(console: Console, config: TrainingEnvironmentConfig, shown: Sequence[Leaf]) -> None:
+    """As a table; where that would break names and paths, a line each, which the terminal wraps."""
+    rows = []
     for leaf in shown:
         origin = config.origins[leaf.name]
         value = leaf.value if isinstance(leaf.value, str) else json.dumps(leaf.value)
-        made.add_row(leaf.name, escape(value), f"[{_STYLES[origin.level]}]{escape(str(origin))}[/]")
-    return made
+        rows.append((leaf.name, escape(value), f"[{_STYLES[origin.level]}]{escape(str(origin))}[/]"))
+    made = table("", "setting", "value", "from")
+    for row in rows:
+        made.add_row(*row)
+    values = [Measurement.get(console, console.options, value) for _, value, _ in rows]
+    made.columns[1].width = max((max(m.minimum, min(m.maximum, _VALUE_WIDTH)) for m in values), default=None)
+    if Measurement.get(console, console.options.update(width=_ANY_WIDTH), made).minimum <= console.width:
+        console.print(made)
+        return
+    for name, value, source in rows:
+        console.print(f"{name}: {value}  ({source})", highlight=False, soft_wrap=True)
 
 
 def _as_json(config: TrainingEnvironmentConfig, shown: Sequence[Leaf]) -> dict[str, Any]:

@@ -26,11 +26,12 @@ def print_live(console: Console, output_dir: Path, plan_id: str) -> None:
     manager = ProcessManager(output_dir)
     shown = [p for p in manager.processes() if p.state != "ended" or p.name.startswith(f"{plan_id}-")]
     if shown:
-        console.print(_process_table(shown))
+        console.print(_process_table(shown, plan_id))
     console.print(_resource_table(manager.get_system_status()))
 
 
-def _process_table(processes: Sequence[ProcessStatus]) -> Table:
+def _process_table(processes: Sequence[ProcessStatus], plan_id: str) -> Table:
+    """A row for each; a process of the plan that is shown goes by its dataset."""
     shown = table(
         "\nTraining processes",
         "process",
@@ -45,7 +46,7 @@ def _process_table(processes: Sequence[ProcessStatus]) -> Table:
     for p in processes:
         speed = f", {p.graphs_per_s:.0f} graphs/s" if p.graphs_per_s else ""
         shown.add_row(
-            p.name,
+            escape(p.name.removeprefix(f"{plan_id}-")),
             styled(p.state),
             str(p.pid or ""),
             escape(p.doing + speed),

@@ -64,7 +64,9 @@ def read_file(path: Path, settings: type[BaseModel]) -> Source:
         if node is not None:
             _require_plain(node, path, ())
         content = {} if node is None else loader.construct_document(node)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"cannot read the settings file {path}: {error}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):

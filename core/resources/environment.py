@@ -66,7 +66,7 @@ class TrainingEnvironmentConfig:
         except FileExistsError as error:
             raise SettingsError(f"{path} exists and is not overwritten: name another file") from error
         except OSError as error:
-            raise SettingsError(f"cannot write {path}: {error}") from error
+            raise SettingsError(f"cannot write {path}: {error.strerror}") from error
 
 
 def create_optimized_config(environment_name: str = "auto") -> TrainingEnvironmentConfig:

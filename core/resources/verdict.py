@@ -364,6 +364,14 @@ _CPU_RULES: tuple[Callable[[Signals], Verdict | None], ...] = (
 )
 
 
+_IN_WORDS = {
+    "data_wait_share": "how long training waited for packs",
+    "training_cpus": "how busy training kept the CPUs",
+    "sm_activity or power_share": "how busy the GPU was",
+    "num_cpus": "how many CPUs there are",
+}
+
+
 def _unknown(s: Signals) -> Verdict:
     needed = {"data_wait_share": s.data_wait_share, "training_cpus": s.training_cpus}
     if s.device == "cuda":
@@ -372,7 +380,8 @@ def _unknown(s: Signals) -> Verdict:
         needed["num_cpus"] = s.num_cpus
     missing = tuple(name for name, value in needed.items() if value is None)
     if missing:
-        return Verdict("unknown", "not_measured", f"Not measured: {', '.join(missing)}.", missing=missing)
+        reason = f"Not measured: {'; '.join(_IN_WORDS[name] for name in missing)}."
+        return Verdict("unknown", "not_measured", reason, missing=missing)
     work = _activity_text(s) if s.device == "cuda" else f"{_usable_cpus(s)} CPUs to be used"
     return Verdict(
         "unknown",

@@ -142,3 +142,13 @@ def test_the_written_file_is_yaml_with_a_comment_for_every_setting(tmp_path: Pat
     for above, line in zip(lines[lines.index("") :], lines[lines.index("") + 1 :], strict=False):
         if line.strip() and not line.lstrip().startswith("#"):
             assert above.lstrip().startswith("#"), line
+
+
+@pytest.mark.parametrize("width", ["60", "80", "120"])
+def test_names_paths_and_origins_stay_whole_on_narrow_terminals(width: str) -> None:
+    variable = "CAN_RETRAIN__TRAINING__EPOCHS"
+    for variables in ({}, {variable: "4"}):
+        done = without_gpu("flows.config", COLUMNS=width, **variables)
+        assert done.returncode == 0, done.stderr
+        for word in ("models.student.gat.jumping_knowledge", "outputs/enhanced_retraining", *variables):
+            assert word in done.stdout

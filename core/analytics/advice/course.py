@@ -105,7 +105,7 @@ def bottlenecks(evidence: Evidence) -> Iterator[Finding]:
             causes[found.bottleneck, found.cause].append(found)
     for (bottleneck, _), models in causes.items():
         names = _shortened([f"{found.dataset} {found.model}" for found in models])
-        yield f"{bottleneck} in {names}: {models[0].reason} {models[0].change}"
+        yield f"{bottleneck.replace('_', ' ').capitalize()} in {names}: {models[0].reason} {models[0].change}"
 
 
 def profile(evidence: Evidence) -> Iterator[Finding]:
@@ -117,9 +117,9 @@ def profile(evidence: Evidence) -> Iterator[Finding]:
         else profile_for(None, 0.0)
     )
     settings = evidence.settings
-    reason = (
-        f"No phase has finished training on {evidence.plan.device_name} yet: this is the starting point of "
-        f"the {found.label}, to be replaced by what the next plan measures."
+    yield (
+        f"No phase has finished training on {evidence.plan.device_name} yet: settings begin with the "
+        f"published figures of the {found.label}, until a plan has measured its own."
     )
     starts = (
         ("models.preset", found.preset, settings.models.preset),
@@ -132,7 +132,7 @@ def profile(evidence: Evidence) -> Iterator[Finding]:
             setting=setting,
             value=value,
             before=before,
-            reason=reason,
+            reason=f"{setting} {str(value).lower()} to begin with.",
             rests_on="published figures",
             num_observations=0,
             confidence=evidence.confidence([], setting),

@@ -137,7 +137,7 @@ def peaks_to_expect(evidence: Evidence) -> Iterator[str]:
             f"{phase}: with packs as they are a peak of {format_memory(expected.middle)} is to be expected "
             f"({format_memory(expected.low)} to {format_memory(expected.high)}), "
             f"{expected.middle / total:.0%} of {format_memory(total)} of {evidence.memory_name}: "
-            f"what was measured and {SAFETY_MARGIN:.0%}. "
+            f"what was measured plus {SAFETY_MARGIN:.0%}. "
             f"Based on {rests_on(records, peaks.num, 'peak')}."
         )
 

@@ -230,11 +230,11 @@ def test_workers_come_to_rest_over_many_plans() -> None:
         assert (settings.dataset.num_workers, settings.dataset.prefetch_factor) == (10, 4)
 
 
-def test_where_all_workers_are_not_enough_more_of_them_are_allowed_up_to_the_cpus() -> None:
+def test_where_all_workers_are_not_enough_more_are_allowed_but_for_the_cpu_that_trains() -> None:
     few = settings_of(dataset={"max_workers": 6})
     advice = changes(inputs(evidence(SimulatedPlan("p1", few, input=SLOW))))
     assert advice["dataset.max_workers"].value == 12
-    all_cpus = settings_of(dataset={"max_workers": 16})
+    all_cpus = settings_of(dataset={"max_workers": 15})  # of 16
     assert "dataset.max_workers" not in changes(inputs(evidence(SimulatedPlan("p1", all_cpus, input=SLOW))))
 
 
@@ -320,6 +320,8 @@ def test_a_plan_in_which_everything_failed_goes_by_the_plans_before_it() -> None
     alone = recommend(evidence(failed))
     assert {item["rests_on"] for item in alone.advice} == {"published figures"}
     assert {item["confidence"] for item in alone.advice} == {0.0}
+    assert sum("No phase has finished training" in reason for reason in alone.reasons) == 1
+    assert sum(reason.startswith("training.batch_size ") for reason in alone.reasons) == 1
 
 
 def test_all_numbers_of_advice_can_be_stored() -> None:

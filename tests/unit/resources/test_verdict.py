@@ -180,7 +180,12 @@ def test_what_was_not_measured_is_named() -> None:
         "training_cpus",
         "sm_activity or power_share",
     )
-    assert judge(Signals(device="cpu")).missing == ("data_wait_share", "training_cpus", "num_cpus")
+    on_cpu = judge(Signals(device="cpu"))
+    assert on_cpu.missing == ("data_wait_share", "training_cpus", "num_cpus")
+    assert on_cpu.reason == (
+        "Not measured: how long training waited for packs; how busy training kept the CPUs; "
+        "how many CPUs there are."
+    )
 
 
 def test_the_reason_gives_the_measurements() -> None:
