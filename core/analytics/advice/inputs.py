@@ -120,11 +120,12 @@ def _start_values(evidence: Evidence, phases: dict[str, Converged]) -> Iterator[
 def _more_workers(evidence: Evidence, last: PlanRecord) -> Iterator[Advice]:
     """Raise the most workers there may be, where all of them were not enough and there are CPUs left."""
     most, num_cpus = evidence.settings.dataset.max_workers, int(evidence.plan.machine["num_cpus"])
+    free = num_cpus - 1  # one is left to the training thread
     models = [model for *_, model in models_of(last)]
     at_most = any((end := model.input_needed) and end[0] >= most for model in models)
-    if not at_most or most >= num_cpus:
+    if not at_most or most >= free:
         return
-    waited, value = evidence.wait_share or 0.0, min(num_cpus, 2 * most)
+    waited, value = evidence.wait_share or 0.0, min(free, 2 * most)
     num = sum(len(model.epochs) for model in models)
     yield Advice(
         setting=MAX_WORKERS,
