@@ -16,6 +16,7 @@ from core.analytics.advice.throughput import throughput
 from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 from settings.app import Settings
 from settings.models import ModelSettings
+from settings.tree import merge, nested
 
 Rule = Callable[[Evidence], Iterator[Finding]]
 
@@ -125,10 +126,4 @@ def _fragment(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
         "dataset.num_workers": settings.dataset.num_workers,
         "dataset.prefetch_factor": settings.dataset.prefetch_factor,
     }
-    for name, value in {**always, **changes}.items():
-        *groups, field = name.split(".")
-        group = fragment
-        for part in groups:
-            group = group.setdefault(part, {})
-        group[field] = value
-    return fragment
+    return merge(fragment, nested({**always, **changes}))
