@@ -62,19 +62,7 @@ class DecayingHistogram:
         one = {bucket: weight}
         return self._sum(type(self)(self.first, one, weight**2, 1, at_s, at_s))
 
-    def merge(self, other: Self) -> Self:
-        """All measurements of both.
-
-        Raises:
-            ValueError: Their buckets are not the same.
-        """
-        if self.first != other.first:
-            raise ValueError(f"histograms of other buckets: they begin at {self.first} and {other.first}")
-        return self._sum(other)
-
     def _sum(self, other: Self) -> Self:
-        if not other.num:
-            return self
         if not self.num:
             return other
         newest_s = max(self.newest_s, other.newest_s)
