@@ -30,7 +30,7 @@ class PackLimitChosen(Fact):
     phase: str
     model: str
     limit: dict[str, int]
-    """Most graphs, nodes and edges of a pack, to begin with."""
+    """Most graphs, nodes and edges of a pack, to begin with; what is not limited is left out."""
     most: dict[str, int]
     """What it never grows beyond."""
     binds: str

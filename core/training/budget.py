@@ -1,13 +1,14 @@
 """How much a pack may hold: measured, known from the log, or plainly enough; and what binds it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 
 from core.events.resource_facts import PackLimitChosen
+from core.resources.readings import MIB
 from core.training.graph_data import GraphData
 from core.training.memory import PackGuard
 from core.training.memory_model import MemoryModel
@@ -18,7 +19,6 @@ from core.training.probing import bound_memory, probe_memory
 from core.training.run import Run
 from core.training.step import Objective
 
-_MIB = 2**20
 _FLOAT_BYTES = 4
 
 
@@ -99,8 +99,8 @@ def choose_budget(
     return replace(
         budget,
         memory={
-            "room_mib": room_bytes / _MIB,
-            **(budget.memory or {"step_mib": bound.bytes(demand.pack) / _MIB}),
+            "room_mib": room_bytes / MIB,
+            **(budget.memory or {"step_mib": bound.bytes(demand.pack) / MIB}),
         },
     )
 
@@ -161,8 +161,8 @@ def guard_packs(
     run.emit(
         PackLimitChosen(
             **run.names,
-            limit=asdict(budget.limit),
-            most=asdict(budget.most),
+            limit=budget.limit.to_event(),
+            most=budget.most.to_event(),
             binds=budget.binds,
             source=budget.source,
             memory=budget.memory,

@@ -6,7 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -249,8 +249,8 @@ class PackGuard:
                 step=step,
                 stage=stage,
                 reason=reason,
-                before=asdict(before),
-                after=asdict(after),
+                before=before.to_event(),
+                after=after.to_event(),
                 allocated_mib=allocated,
                 reserved_mib=reserved,
             )

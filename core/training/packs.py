@@ -1,12 +1,14 @@
 """Packs: what one forward/backward holds. A step is a few of them, an epoch is many steps."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+
+_UNLIMITED = 2**62
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,16 @@ class PackLimit:
     """
 
     graphs: int
-    nodes: int = 2**62
-    edges: int = 2**62
+    nodes: int = _UNLIMITED
+    edges: int = _UNLIMITED
+
+    def __str__(self) -> str:
+        """As ``32 graphs, 640 nodes``."""
+        return ", ".join(f"{number} {name}" for name, number in self.to_event().items())
+
+    def to_event(self) -> dict[str, int]:
+        """Arguments that make it again: what it does not limit is left out."""
+        return {name: number for name, number in asdict(self).items() if number != _UNLIMITED}
 
     def within(self, other: "PackLimit") -> "PackLimit":
         """The smaller of both, field by field."""

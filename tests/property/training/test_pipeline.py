@@ -69,3 +69,10 @@ def test_changes_at_any_moment_change_no_pack_and_no_order(data: st.DataObject) 
                     change()
                 assert found == expected
     assert gather_threads() == threads_before
+
+
+@given(LIMITS)
+def test_a_limit_is_read_back_from_its_event_which_leaves_out_what_is_not_limited(limit: PackLimit) -> None:
+    told = limit.to_event()
+    assert PackLimit(**told) == limit
+    assert max(told.values()) < 2**62
