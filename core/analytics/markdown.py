@@ -78,7 +78,7 @@ def _advice_table(advice: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             str(item["setting"]),
-            f"{item['before']} → {item['value']}",
+            _change(item["before"], item["value"]),
             str(item["phase"] or "all"),
             _promise(item),
             str(item["rests_on"]),
@@ -87,6 +87,10 @@ def _advice_table(advice: Sequence[Mapping[str, Any]]) -> str:
         for item in advice
     ]
     return _table(["setting", "change", "phase", "expected", "based on", "confidence"], rows)
+
+
+def _change(before: object, value: object) -> str:
+    return f"{value} (unchanged)" if value == before else f"{before} → {value}"
 
 
 def _promise(item: Mapping[str, Any]) -> str:

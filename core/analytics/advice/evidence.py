@@ -52,6 +52,8 @@ class Advice:
 
     def sentence(self) -> str:
         """All of it for people."""
+        if not self.num_observations:
+            return self.reason
         gain = ""
         if self.metric and self.expected is not None and self.current is not None:
             unit = MEASURES[self.metric].unit

@@ -12,6 +12,7 @@ from core.analytics.advice.judging import judge
 from core.analytics.advice.measures import Part
 from core.analytics.advice.memory import memory
 from core.analytics.advice.throughput import find_knee, throughput
+from core.analytics.markdown import recommendation_markdown
 from core.analytics.observations import PlanRecord, record_plan
 from core.analytics.recommendations import recommend
 from core.analytics.results import ModelBottleneck
@@ -321,6 +322,8 @@ def test_a_plan_in_which_everything_failed_goes_by_the_plans_before_it() -> None
     assert {item["rests_on"] for item in alone.advice} == {"published figures"}
     assert {item["confidence"] for item in alone.advice} == {0.0}
     assert sum("No phase has finished training" in reason for reason in alone.reasons) == 1
+    assert not any("confidence" in reason for reason in alone.reasons)
+    assert "| published (unchanged) |" in recommendation_markdown(alone)
     assert sum(reason.startswith("training.batch_size ") for reason in alone.reasons) == 1
 
 
