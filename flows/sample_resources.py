@@ -10,9 +10,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from core.events.telemetry import TelemetryWriter
-from core.resources.probes import Probe
-from core.resources.sampler import beside, sample_until
+from core.resources.sampler import beside, sample_chain
 from settings.layout import Layout
 from settings.resources import ResourceSettings
 
@@ -39,14 +37,7 @@ def sample_resources(output_dir: Path, plan_id: str, dataset: str, resources: Re
         resources: How often to sample and to write.
     """
     chain = _CHAIN.get()
-    layout = Layout(output_dir)
-    sample_until(
-        chain.ended.wait,
-        Probe(layout.root, chain.training_pids).sample,
-        TelemetryWriter(layout.telemetry, plan_id, dataset).write,
-        interval_s=resources.sample_interval_s,
-        flush_interval_s=resources.flush_interval_s,
-    )
+    sample_chain(Layout(output_dir), plan_id, dataset, resources, chain.training_pids, chain.ended)
 
 
 @contextmanager

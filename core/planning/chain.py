@@ -59,6 +59,10 @@ class Chain:
         dataset: The dataset.
         listener: Told every fact after it is in the log.
 
+    Attributes:
+        layout: Where the plan's outputs are.
+        settings: The plan's settings.
+
     Raises:
         RetrainError: The plan is not in the log, or asks for a GPU where there is none.
     """
@@ -75,9 +79,9 @@ class Chain:
             raise RetrainError(f"plan {plan_id} is not in {self._log.location}")
         self.settings = state.settings_in(output_dir)
         self._machine = describe_machine(probe_machine(), self.settings.training)
-        self._layout = Layout(output_dir)
+        self.layout = Layout(output_dir)
         self._hang_timeout_s = self.settings.resources.hang_timeout_s
-        self._process = TrainingProcess(f"{plan_id}-{dataset}", self._layout.process_logs)
+        self._process = TrainingProcess(f"{plan_id}-{dataset}", self.layout.process_logs)
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -204,7 +208,7 @@ class Chain:
             captures,
             digested.data_digest,
             self.settings,
-            self._layout.graphs,
+            self.layout.graphs,
             on_fact=emit,
             timeout_s=self._hang_timeout_s,
         )
@@ -241,8 +245,8 @@ class Chain:
             phase=phase,
             store=self._store(built),
             settings=attempt.settings(self.settings),
-            models_dir=self._layout.saved_models,
-            checkpoints_dir=self._layout.checkpoints,
+            models_dir=self.layout.saved_models,
+            checkpoints_dir=self.layout.checkpoints,
             data_digest=own.captures[self.dataset].data_digest,
             settings_digest=settings_digest(self.settings, self.dataset, phase),
             parent_sha256=parent.sha256 if parent else "",
@@ -270,7 +274,7 @@ class Chain:
         """Refuse to go on from models that are not the saved ones; only a new plan trains those again."""
         models = self._models()
         while phase := PARENT.get(phase, ""):
-            if (model := models.get(phase)) and (damage := model_damage(self._layout, model)):
+            if (model := models.get(phase)) and (damage := model_damage(self.layout, model)):
                 raise ArtifactError(
                     f"{self.dataset}: the {phase} model is needed, but {damage}: bring the file back, or "
                     "make a new plan (without --resume), which trains it again"
@@ -298,7 +302,7 @@ class Chain:
         return None
 
     def _store(self, built: GraphsBuilt) -> Path:
-        return self._layout.graphs / Path(built.path).name
+        return self.layout.graphs / Path(built.path).name
 
     def _built(self) -> GraphsBuilt | None:
         """The graphs this plan built or found for the dataset."""

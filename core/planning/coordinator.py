@@ -1,10 +1,12 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
-from core.errors import TrainingProcessError
+from core.errors import EventLogError, TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.log import EventLog
 from core.planning.attempt import MAX_RETRIES
@@ -20,6 +22,7 @@ from core.planning.registry_view import registry_view
 from core.resources.cautions import warnings_for
 from core.resources.machine import probe_machine
 from core.resources.profiles import fit_to_machine
+from core.resources.sampler import beside, sample_chain
 from settings.app import Settings
 from settings.errors import SettingsError
 from settings.layout import Layout
@@ -180,7 +183,7 @@ class RetrainingCoordinator:
     def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
         with logged_to(self.layout.coordinator_logs / f"{plan_id}.log"):
             for dataset in self.state(plan_id).unfinished_datasets:
-                with Chain(self.layout.root, plan_id, dataset, listener) as chain:
+                with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
                     _run_chain(chain)
             return self.finish(plan_id)
 
@@ -194,6 +197,28 @@ class RetrainingCoordinator:
 
     def _emit(self, plan_id: str, fact: Fact) -> None:
         self.log.append([to_event(plan_id, fact)])
+
+
+@contextmanager
+def _sampling(chain: Chain) -> Iterator[None]:
+    """Sample resources beside a chain; training goes on without samples if they cannot be kept."""
+    ended = threading.Event()
+
+    def sample() -> None:
+        try:
+            sample_chain(
+                chain.layout,
+                chain.plan_id,
+                chain.dataset,
+                chain.settings.resources,
+                chain.training_pids,
+                ended,
+            )
+        except EventLogError as error:
+            LOG.warning("%s: resource samples are lost: %s", chain.dataset, error)
+
+    with beside(sample, ended, f"sample-resources-{chain.dataset}"):
+        yield
 
 
 def _run_chain(chain: Chain) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from core.errors import EventLogError
-from core.events.telemetry import ResourceSample
+from core.events.telemetry import ResourceSample, TelemetryWriter
+from core.resources.probes import Probe
+from settings.layout import Layout
+from settings.resources import ResourceSettings
 
 PATIENCE_S = 30.0
 """How long the end of sampling is waited for, seconds: a driver may block a call for ever."""
@@ -59,6 +62,36 @@ def sample_until(
                 return
     finally:
         write(pending)
+
+
+def sample_chain(
+    layout: Layout,
+    plan_id: str,
+    dataset: str,
+    resources: ResourceSettings,
+    training_pids: Callable[[], Sequence[int]],
+    ended: threading.Event,
+) -> None:
+    """Write samples of the machine and of a chain's training processes until the chain has ended.
+
+    Args:
+        layout: The plan's output directory.
+        plan_id: The plan.
+        dataset: The chain's dataset.
+        resources: How often to sample and to write.
+        training_pids: Asked at every sample for the process ids of the training processes.
+        ended: Set when the chain has ended.
+
+    Raises:
+        EventLogError: The last samples could not be written.
+    """
+    sample_until(
+        ended.wait,
+        Probe(layout.root, training_pids).sample,
+        TelemetryWriter(layout.telemetry, plan_id, dataset).write,
+        interval_s=resources.sample_interval_s,
+        flush_interval_s=resources.flush_interval_s,
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import pytest
 
 from core.events.catalogue import Fact, PhaseFinished
 from core.events.log import EventLog
+from core.events.telemetry import read_telemetry
 from core.planning.phases import MODEL_PHASES, PHASES
 from core.planning.trainer import Trainer
 from core.resources.environment import create_optimized_config
@@ -57,3 +58,4 @@ def test_a_trainer_trains_the_whole_chain_with_an_optimized_configuration(
     logged = (layout.coordinator_logs / f"{plan_id}.log").read_text(encoding="utf-8")
     assert all(f"demo: {phase} done" in logged for phase in PHASES)
     assert "adjustments, now" in logged
+    assert read_telemetry(layout.telemetry, plan_id)["training_rss_mib"].drop_nulls().max()
