@@ -24,10 +24,14 @@ def print_live(console: Console, output_dir: Path, plan_id: str) -> None:
         plan_id: The plan; empty for none.
     """
     manager = ProcessManager(output_dir)
-    shown = [p for p in manager.processes() if p.state != "ended" or p.name.startswith(f"{plan_id}-")]
+    shown = [p for p in manager.processes() if not _is_over(p) or p.name.startswith(f"{plan_id}-")]
     if shown:
         console.print(_process_table(shown, plan_id))
     console.print(_resource_table(manager.get_system_status()))
+
+
+def _is_over(process: ProcessStatus) -> bool:
+    return process.state in ("ended", "abandoned") and not process.is_alive
 
 
 def _process_table(processes: Sequence[ProcessStatus], plan_id: str) -> Table:

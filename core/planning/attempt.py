@@ -16,7 +16,7 @@ data_error, bug there is no next attempt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.planning.phases import GRAPHS
+from core.planning.phases import GRAPHS, STUDENT, TEACHER
 from core.planning.plan_state import PhaseState
 from core.resources.failures import OOM_KINDS, retryable
 from core.training.batch_plan import num_steps
@@ -119,7 +119,8 @@ def may_retry(phase: str, state: PhaseState, settings: Settings, num_train: int 
     """Whether a phase that failed is to be tried again.
 
     ``training.max_retries`` attempts in a row may end without progress (a checkpoint written); a lack of
-    memory does not count as long as the next attempt takes less of it. 0 means no retries at all.
+    memory does not count as long as the next attempt takes less of it, unless it struck before a model was to
+    be trained: smaller packs are no cure then. 0 means no retries at all.
 
     Args:
         phase: The phase.
@@ -130,7 +131,8 @@ def may_retry(phase: str, state: PhaseState, settings: Settings, num_train: int 
     max_retries = settings.training.max_retries
     if not max_retries or not state.failures or not retryable(state.failure_kinds[-1]):
         return False
-    if state.failure_kinds[-1] in OOM_KINDS and phase != GRAPHS:
+    had_packs = state.pack_graphs is not None or phase not in (TEACHER, STUDENT)
+    if state.failure_kinds[-1] in OOM_KINDS and phase != GRAPHS and had_packs:
         following = choose_attempt(phase, state, settings, num_train)
         if following.micro_batch_size < state.micro_batch_size:
             return True

@@ -167,7 +167,7 @@ class Chain:
                     phase=phase,
                     attempt=attempt.number,
                     kind=kind,
-                    message=str(error),
+                    message=str(error) + self._memory_hint(kind),
                     micro_batch_size=attempt.micro_batch_size,
                     report=getattr(error, "report", None),
                 )
@@ -184,6 +184,12 @@ class Chain:
                 peak_memory_mib=self._process.peak_memory_mib or 0.0,
             )
         )
+
+    def _memory_hint(self, kind: str) -> str:
+        limit_mib = self.settings.resources.memory_limit_mib
+        if kind != "host_oom" or not limit_mib:
+            return ""
+        return f"\nresources.memory_limit_mib allows {limit_mib} MiB: raise it, or set it to 0"
 
     def _build_graphs(self) -> None:
         view, built = self._view(), self._built()

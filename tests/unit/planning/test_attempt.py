@@ -190,8 +190,14 @@ def test_a_lack_of_memory_is_tried_again_as_long_as_less_can_be_asked_for() -> N
     sizes = []
     while retried(*facts) or not facts:
         sizes.append(attempt(*facts).micro_batch_size)
-        facts += [started(sizes[-1]), failed("host_oom")]
+        facts += [started(sizes[-1]), limited(sizes[-1]), failed("host_oom")]
     assert sizes == [4096 >> halvings for halvings in range(13)]
+
+
+def test_a_lack_of_memory_before_any_pack_is_not_cured_by_smaller_ones() -> None:
+    facts = [started(), failed("host_oom")]
+    assert retried(*facts * 2)
+    assert not retried(*facts * 3)
 
 
 def test_building_graphs_has_no_pack_to_make_smaller() -> None:
