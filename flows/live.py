@@ -16,15 +16,16 @@ _GIB = 2**10  # MiB
 
 
 def print_live(console: Console, output_dir: Path, plan_id: str) -> None:
-    """Print the training processes that run, and all of one plan, and what the machine is doing.
+    """Print the training processes that run, and all of the plan that is shown, and what the machine is doing.
 
     Args:
         console: Where to.
         output_dir: The output directory.
-        plan_id: The plan; empty for none.
+        plan_id: The plan; empty where there is none: then all processes are printed.
     """
     manager = ProcessManager(output_dir)
-    shown = [p for p in manager.processes() if not _is_over(p) or p.name.startswith(f"{plan_id}-")]
+    own = f"{plan_id}-" if plan_id else ""
+    shown = [p for p in manager.processes() if p.name.startswith(own) or not _is_over(p)]
     if shown:
         console.print(_process_table(shown, plan_id))
     console.print(_resource_table(manager.get_system_status()))
