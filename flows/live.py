@@ -16,7 +16,7 @@ _GIB = 2**10  # MiB
 
 
 def print_live(console: Console, output_dir: Path, plan_id: str) -> None:
-    """Print the training processes that run, and all of the plan that is shown, and what the machine is doing.
+    """Print the training processes that run, all of the plan that is shown, and what the machine is doing.
 
     Args:
         console: Where to.
