@@ -146,8 +146,7 @@ class TrainingProcess:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = multiprocessing.Pipe()
         started: Future[subprocess.Popen[bytes]] = Future()
-        # Threads that spin while they wait slow a machine that others use too a tenfold and more.
-        environment = {"OMP_WAIT_POLICY": "passive", **os.environ, **self.environment}
+        environment = {**os.environ, **self.environment}
         with theirs, self.log_path.open("ab") as log:
             keeper = threading.Thread(
                 target=_keep,
