@@ -7,9 +7,8 @@ from typing import Any
 import psutil
 
 from core.resources.containers import Ram
+from core.resources.readings import MIB
 from settings.resources import ResourceSettings
-
-_MIB = 2**20
 
 
 def limit_memory(resources: ResourceSettings) -> None:
@@ -20,14 +19,14 @@ def limit_memory(resources: ResourceSettings) -> None:
     address space that CUDA sets aside. The limit of VRAM is set only where torch is loaded.
     """
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    wanted = resources.memory_limit_mib * _MIB or hard
+    wanted = resources.memory_limit_mib * MIB or hard
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
     torch: Any = sys.modules.get("torch")
     if resources.vram_limit_mib and torch and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, resources.vram_limit_mib * _MIB / total))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, resources.vram_limit_mib * MIB / total))
 
 
 def free_ram_bytes(ram: Ram | None = None) -> int:

@@ -28,6 +28,7 @@ from typing import Any
 from core.events import heartbeat
 from core.resources.failures import classify
 from core.resources.memory import forget_vram_peak, vram_peak_bytes
+from core.resources.readings import MIB
 from settings.errors import RetrainError
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -77,13 +78,13 @@ def _reset_peak_memory() -> None:
 
 def _peak_memory_mib() -> float:
     if peak := vram_peak_bytes():
-        return peak / 2**20
+        return peak / MIB
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     except (OSError, IndexError):
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-        return peak_bytes / 2**20
+        return peak_bytes / MIB
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from core.errors import TrainingProcessError
 from core.events.fact import Emit
 from core.events.resource_facts import PackLimitChanged
 from core.resources.failures import OOM_KINDS, classify
+from core.resources.readings import MIB
 from core.training.packs import LimitChange, PackLimit
 from core.training.run import Run
 from core.training.seeds import remember_random_states
@@ -28,7 +29,6 @@ _LOOK_EVERY = 10
 """Steps between two looks at the allocator's statistics, which cost tens of microseconds."""
 _MANY_RETRIES = 2
 """The allocator emptied its cache so often between two looks: memory is about to run out."""
-_MIB = 2**20
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -298,7 +298,7 @@ def _clear_frames(error: BaseException | None) -> None:
 def _vram_mib() -> tuple[float, float] | tuple[None, None]:
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None, None
-    return torch.cuda.memory_allocated() / _MIB, torch.cuda.memory_reserved() / _MIB
+    return torch.cuda.memory_allocated() / MIB, torch.cuda.memory_reserved() / MIB
 
 
 def _release_memory() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core.resources.readings import MIB
 from core.training.packs import PackLimit
 
-_KIB, _MIB = 2**10, 2**20
+_KIB = 2**10
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ class MemoryModel:
         if "base_mib" not in memory:
             return None
         base, *prices = (memory[name] for name in ("base_mib", "graph_kib", "node_kib", "edge_kib"))
-        return cls(base * _MIB, *(price * _KIB for price in prices))
+        return cls(base * MIB, *(price * _KIB for price in prices))
 
     def to_event(self) -> dict[str, float]:
         """The inverse of `from_event`."""
         return {
-            "base_mib": self.base / _MIB,
+            "base_mib": self.base / MIB,
             "graph_kib": self.graph / _KIB,
             "node_kib": self.node / _KIB,
             "edge_kib": self.edge / _KIB,
