@@ -9,6 +9,7 @@ import polars as pl
 from core.analytics.bottlenecks import fold_bottlenecks
 from core.analytics.metrics import model_order
 from core.analytics.results import RetrainingResults, fold_results
+from core.analytics.telemetry import Telemetry, view_telemetry
 from core.analytics.timeline import EpochPoint, Span, fold_epochs, fold_spans
 from core.events.event import Event
 
@@ -23,13 +24,13 @@ class Dashboard:
         results: The plan's results.
         spans: Its attempts of phases.
         epochs: Its losses.
-        samples: Its resource samples, as of ``core.events.telemetry.read_telemetry``.
+        telemetry: Its resource samples, reduced.
     """
 
     results: RetrainingResults
     spans: Sequence[Span]
     epochs: Sequence[EpochPoint]
-    samples: pl.DataFrame
+    telemetry: Telemetry
 
     @property
     def datasets(self) -> list[str]:
@@ -64,8 +65,14 @@ class Dashboard:
 
 
 def fold_dashboard(plan_id: str, events: Sequence[Event], samples: pl.DataFrame) -> Dashboard:
-    """Fold a plan's events into what its dashboard shows; an empty or unfinished plan is fine."""
+    """Fold a plan's events into what its dashboard shows; an empty or unfinished plan is fine.
+
+    Args:
+        plan_id: The plan.
+        events: Its events, in order.
+        samples: Its resource samples, as of ``core.events.telemetry.read_telemetry``.
+    """
     results = fold_results(events).model_copy(
         update={"plan_id": plan_id, "bottlenecks": fold_bottlenecks(events, samples)}
     )
-    return Dashboard(results, fold_spans(events), fold_epochs(events), samples)
+    return Dashboard(results, fold_spans(events), fold_epochs(events), view_telemetry(samples))

@@ -25,7 +25,7 @@ class _Trained:
     """What the log tells of one model's training, all attempts together."""
 
     spans: list[tuple[datetime, datetime]] = field(default_factory=list)
-    duration_s: float = 0.0
+    duration_s: float = 0.0  # without validation, where the log tells it
     wait_s: float = 0.0
     load_s: float | None = None
     num_steps: int = 0
@@ -178,7 +178,7 @@ def _epoch(log: _Log, event: Event) -> None:
     fact, model = event.payload, _model(log, event)
     duration_s = fact["duration_s"] or 0.0
     model.spans.append((event.occurred_at - timedelta(seconds=duration_s), event.occurred_at))
-    model.duration_s += duration_s
+    model.duration_s += duration_s - (fact["validation_s"] or 0.0)
     model.wait_s += fact["data_wait_s"] or 0.0
     model.num_steps += fact["num_steps"]
     for total, name in (("load_s", "data_load_s"), ("num_packs", "num_packs")):

@@ -7,19 +7,14 @@ import altair as alt
 import vl_convert
 
 from core.analytics.board import Dashboard
-from core.analytics.charts import (
-    RESOURCES,
-    Chart,
-    Key,
-    loss_curve,
-    loss_keys,
-    metric_dots,
-    model_keys,
-    phase_keys,
-    phase_timeline,
-    resource_curve,
-)
+from core.analytics.charts.base import Chart
+from core.analytics.charts.detection import metric_dots
+from core.analytics.charts.keys import Key, loss_keys, model_keys, phase_keys
+from core.analytics.charts.losses import loss_curve
+from core.analytics.charts.phases import phase_timeline
+from core.analytics.charts.resources import resource_curve
 from core.analytics.metrics import format_duration, fusion_verdict, metric_label
+from core.analytics.telemetry import MEASURED
 from core.analytics.theme import LIGHT, colour, vega_config, with_colours
 
 Drawn: TypeAlias = Chart | alt.HConcatChart
@@ -110,11 +105,11 @@ def _losses(dashboard: Dashboard) -> Iterable[Drawn]:
 
 def _resources(dashboard: Dashboard) -> Iterable[Drawn]:
     charts = [
-        _titled(chart, f"{name} ({unit})", _columns(3) - 20)
-        for metric, (name, unit) in RESOURCES.items()
+        _titled(chart, f"{quantity.name} ({quantity.unit})", _columns(3) - 20)
+        for metric, quantity in MEASURED.items()
         if (
             chart := resource_curve(
-                dashboard.samples, metric, dashboard.spans, dashboard.datasets, _columns(3) - 20
+                dashboard.telemetry, metric, dashboard.spans, dashboard.datasets, _columns(3) - 20
             )
         )
     ]

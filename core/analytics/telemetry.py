@@ -2,13 +2,34 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import polars as pl
 
 from core.resources.readings import NEEDS_TWO
 
 MAX_BUCKETS = 500
+
+
+class Quantity(NamedTuple):
+    """A measured quantity that is drawn: what people call it, its unit there, and the column of its most."""
+
+    name: str
+    unit: str
+    total: str | None = None
+
+
+MEASURED: Mapping[str, Quantity] = {
+    "gpu_utilization_percent": Quantity("GPU utilisation", "%"),
+    "vram_used_mib": Quantity("VRAM used", "GiB", "vram_total_mib"),
+    "gpu_power_w": Quantity("GPU power", "W"),
+    "gpu_temperature_c": Quantity("GPU temperature", "°C"),
+    "cpu_percent": Quantity("CPU use", "%"),
+    "ram_used_mib": Quantity("RAM used", "GiB", "ram_total_mib"),
+}
+"""Columns of resource samples that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,36 @@ class TelemetrySummary:
     gpu_utilization_percent: float | None = None
     vram_peak_mib: float | None = None
     vram_total_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """A plan's resource samples, reduced to what people look at.
+
+    Attributes:
+        curves: By column of ``MEASURED``, as of ``bucket``; without those that were not measured.
+        totals: What there is of them, in the unit of the column.
+        summary: All samples in a few numbers.
+        notes: What a user should know of the machine.
+    """
+
+    curves: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict)
+    summary: TelemetrySummary = TelemetrySummary()
+    notes: tuple[str, ...] = ()
+
+
+def view_telemetry(samples: pl.DataFrame) -> Telemetry:
+    """Reduce resource samples to what people look at.
+
+    Args:
+        samples: Rows as of ``core.events.telemetry.read_telemetry``.
+    """
+    curves = {metric: bucket(samples, metric) for metric in MEASURED}
+    measured = {metric: curve for metric, curve in curves.items() if not curve.is_empty()}
+    totals = {metric: samples[total].max() for metric in measured if (total := MEASURED[metric].total)}
+    known = {metric: float(total) for metric, total in totals.items() if total is not None}  # type: ignore[arg-type]
+    return Telemetry(measured, known, summarize(samples), tuple(health_notes(samples)))
 
 
 def bucket(samples: pl.DataFrame, metric: str, max_buckets: int = MAX_BUCKETS) -> pl.DataFrame:

@@ -205,7 +205,7 @@ class EpochFinished(Fact):
     """One epoch of one model."""
 
     TYPE: ClassVar[str] = "epoch_finished"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     dataset: str
     phase: str
     model: str
@@ -217,7 +217,9 @@ class EpochFinished(Fact):
     learning_rate: float
     num_steps: int
     duration_s: float
+    """Training and validation."""
     graphs_per_s: float
+    """Of training."""
     data_wait_s: float
     """Time in which training stood still for its next pack."""
     data_load_s: float | None = None
@@ -233,6 +235,8 @@ class EpochFinished(Fact):
     """Mean GPU utilisation over its adjustment intervals; None without a GPU."""
     ram_percent: float | None = None
     """Mean RAM in use on the machine (or of the container's limit) over its adjustment intervals."""
+    validation_s: float | None = None
+    """Part of its duration that was validation."""
 
 
 @dataclass(frozen=True, kw_only=True)

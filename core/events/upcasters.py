@@ -38,6 +38,8 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("phase_failed", 1): lambda payload: {**payload, "report": None},
     ("epoch_finished", 1): lambda payload: {**payload, **dict.fromkeys(_INPUT_FIELDS)},
     ("config_recommended", 1): lambda payload: {**payload, "advice": []},
+    # 0.4.0: epochs say how long validation took.
+    ("epoch_finished", 2): lambda payload: {**payload, "validation_s": None},
 }
 
 

@@ -146,6 +146,7 @@ def _run_epoch(
             f"{run.dataset}: the validation loss of {run.model} is {val_loss} in epoch {epoch}; "
             "lower training.lr"
         )
+    ended = time.perf_counter()
     run.emit(
         EpochFinished(
             dataset=run.dataset,
@@ -157,7 +158,8 @@ def _run_epoch(
             val_metric=val_metric,
             learning_rate=training.lr,
             num_steps=len(batches),
-            duration_s=time.perf_counter() - began,
+            duration_s=ended - began,
+            validation_s=ended - trained,
             graphs_per_s=sum(map(len, batches)) / (trained - began),
             **asdict(learner.take_input_summary()),
         )

@@ -1,0 +1,34 @@
+"""What pages share: legends, tones, places of charts."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from core.analytics import html
+from core.analytics.charts.base import Chart
+from core.analytics.charts.keys import Key
+
+Place: TypeAlias = Callable[[Chart | None, str, str], str]
+"""Takes a chart, its caption and its description, and gives the HTML of its place; nothing for no chart."""
+
+TONES = {"completed": "good", "failed": "bad", "blocked": "warn", "running": "warn", "unfinished": "warn"}
+"""CSS class by status."""
+_PATHS = {
+    "circle": '<circle cx="7" cy="7" r="4.5"/>',
+    "triangle-up": '<path d="M7 2 12 11.5H2Z"/>',
+    "diamond": '<path d="M7 1.5 12 7 7 12.5 2 7Z"/>',
+    "square": '<path d="M2.5 2.5h9v9h-9Z"/>',
+    "cross": '<path d="M5 1.5h4V5h3.5v4H9v3.5H5V9H1.5V5H5Z"/>',
+    "line": '<path d="M0 7h14" stroke-width="2.5"/>',
+    "dashes": '<path d="M0 7h14" stroke-width="2.5" stroke-dasharray="4 2.5"/>',
+}
+
+
+def legend(keys: Iterable[Key]) -> str:
+    """What symbols and colours mean."""
+    entries = "".join(
+        f'<li><svg width="14" height="14" viewBox="0 0 14 14" aria-hidden="true" stroke="{key.ink}" '
+        f'stroke-width="1.5" fill="{key.ink if key.filled else "none"}">{_PATHS[key.symbol]}</svg>'
+        f"{html.text(key.name)}</li>"
+        for key in keys
+    )
+    return f'<ul class="legend">{entries}</ul>'
