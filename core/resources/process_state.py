@@ -8,6 +8,7 @@ The file is no truth: it may be stale, torn or gone. Whoever reads it checks tha
 still those.
 """
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -171,14 +172,15 @@ class ProcessStatus:
     failure: Failure | None = None
 
 
-def read_process_statuses(folder: Path) -> list[ProcessStatus]:
+def read_process_statuses(folder: Path, beginning: str = "") -> list[ProcessStatus]:
     """How the training processes are whose supervisors write to a folder, by name.
 
     Args:
         folder: ``process_logs``; it may be missing.
+        beginning: Only those whose name begins so.
     """
     statuses = []
-    for path in sorted(folder.glob(f"*{_ENDING}")):
+    for path in sorted(folder.glob(f"{glob.escape(beginning)}*{_ENDING}")):
         name = path.name.removesuffix(_ENDING)
         if name.startswith("."):
             continue

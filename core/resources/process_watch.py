@@ -62,7 +62,7 @@ class Watch:
             at_once=True,
             activity="starting",
             target=target,
-            doing=f"starting {target.rpartition(':')[2]}",
+            doing=f"about to {target.rpartition(':')[2].replace('_', ' ')}",
             figures={},
             graphs_per_s=None,
             began_at=now(),

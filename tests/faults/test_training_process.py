@@ -238,7 +238,7 @@ def test_a_call_that_beats_is_no_hang_however_long_it_is_silent_otherwise(proces
 def test_no_beat_of_one_call_is_taken_for_progress_of_the_next(process: TrainingProcess) -> None:
     process.run(TARGETS + "beat_steadily", 3, 0.05, on_fact=ignore, timeout_s=60)
     process.run(TARGETS + "echo", 1, on_fact=ignore)
-    assert process.state.doing == "starting echo"
+    assert process.state.doing == "about to echo"
     assert process.state.figures == {}
 
 
