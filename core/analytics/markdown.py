@@ -29,11 +29,11 @@ def results_markdown(results: RetrainingResults) -> str:
     """A plan's outcome: phases, then a metrics table per dataset with the best values in bold."""
     device = results.machine.get("device_name", "an unknown device")
     parts = [
-        f"# Plan {_plain(results.plan_id)}: {results.status}",
-        f"Took {format_duration(results.duration_s)} on {_plain(device)}.",
+        f"# Plan {plain(results.plan_id)}: {results.status}",
+        f"Took {format_duration(results.duration_s)} on {plain(device)}.",
     ]
     for name, dataset in results.datasets.items():
-        parts += [f"## {_plain(name)}: {dataset.status}", _phases_table(dataset)]
+        parts += [f"## {plain(name)}: {dataset.status}", _phases_table(dataset)]
         if dataset.metrics:
             parts += [_metrics_table(dataset), fusion_verdict(dataset).sentence()]
     return "\n\n".join(parts) + "\n"
@@ -58,9 +58,9 @@ def recommendation_markdown(fact: ConfigRecommended, judged: Sequence[Recommenda
         fact: The recommendation.
         judged: Effects of earlier recommendations that its plan went by.
     """
-    parts = [f"# Recommended settings for {_plain(fact.device_name)}"]
+    parts = [f"# Recommended settings for {plain(fact.device_name)}"]
     if fact.reasons:
-        parts.append("\n".join(f"- {_plain(reason)}" for reason in fact.reasons))
+        parts.append("\n".join(f"- {plain(reason)}" for reason in fact.reasons))
     if fact.advice:
         parts += ["## Changes", _advice_table(fact.advice)]
     if judged:
@@ -86,7 +86,7 @@ def _advice_table(advice: Sequence[Mapping[str, Any]]) -> str:
         ]
         for item in advice
     ]
-    return _table(["setting", "change", "phase", "expected", "based on", "confidence"], rows)
+    return table(["setting", "change", "phase", "expected", "based on", "confidence"], rows)
 
 
 def _change(before: object, value: object) -> str:
@@ -111,7 +111,7 @@ def _judged_table(judged: Sequence[RecommendationJudged]) -> str:
         ]
         for fact in judged
     ]
-    return _table(["setting", "change", "after plan", "measured", "verdict"], rows)
+    return table(["setting", "change", "after plan", "measured", "verdict"], rows)
 
 
 def _phases_table(dataset: DatasetResult) -> str:
@@ -126,7 +126,7 @@ def _phases_table(dataset: DatasetResult) -> str:
         ]
         for name, phase in dataset.phases.items()
     ]
-    return _table(["phase", "status", "attempts", "time", "peak memory", "why"], rows)
+    return table(["phase", "status", "attempts", "time", "peak memory", "why"], rows)
 
 
 def _metrics_table(dataset: DatasetResult) -> str:
@@ -143,15 +143,16 @@ def _metrics_table(dataset: DatasetResult) -> str:
                 for metric in _COLUMNS
             ]
             rows.append([folder, f"{model} (baseline)" if model in BASELINES else model, *cells])
-    return _table(["test folder", "model", *map(metric_label, _COLUMNS)], rows)
+    return table(["test folder", "model", *map(metric_label, _COLUMNS)], rows)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table, with everything in it shown as it is but for ``**``."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell, keep="*") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(plain(cell, keep="*") for cell in line) + " |" for line in lines)
 
 
-def _plain(text: str, keep: str = "") -> str:
+def plain(text: str, keep: str = "") -> str:
     """Text that markdown shows as it is: nothing in it is markup, a link or the end of a table cell."""
     one_line = " ".join(text.split())
     return re.sub(r"[\\`*\[\]<>|!#]", lambda m: m[0] if m[0] in keep else "\\" + m[0], one_line)
