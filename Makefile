@@ -1,4 +1,5 @@
-# Targets: setup (make .venv), demo (the main job on the built-in dataset), test, test-all, lint, lock.
+# Targets: setup (make .venv), demo (the main job on the built-in dataset), test, test-all, lint, lock,
+# docs (reference pages, made from the code).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ export UV_COMPILE_BYTECODE = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = true
 
-.PHONY: setup demo test test-all lint lock
+.PHONY: setup demo test test-all lint docs lock
 
 setup: $(VENV)/.installed
 
@@ -33,6 +34,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/python -m docs.generate
 
 lock: setup
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev \

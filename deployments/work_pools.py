@@ -3,6 +3,8 @@
 Start a worker on each GPU machine with ``prefect worker start --pool gpu --limit 1``.
 """
 
+import argparse
+
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
@@ -34,6 +36,11 @@ def ensure_work_pools(client: SyncPrefectClient) -> list[str]:
 
 def main() -> None:
     """Make the pools of the configured Prefect API."""
+    argparse.ArgumentParser(
+        prog="python -m deployments.work_pools",
+        description="Make the work pools `gpu` and `cpu` on the configured Prefect API (PREFECT_API_URL, "
+        "profile), where they are missing.",
+    ).parse_args()
     with get_client(sync_client=True) as client:
         made = ensure_work_pools(client)
     print(f"made work pools: {', '.join(made) or 'none, all are there'}")
