@@ -1,9 +1,9 @@
 """A plan's dashboard as one HTML page that needs nothing else; the same events give the same bytes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import vl_convert
@@ -11,11 +11,28 @@ import vl_convert
 from core.analytics import html
 from core.analytics.board import Dashboard
 from core.analytics.charts.base import Chart
-from core.analytics.pages import advice, health, models, run
+from core.analytics.pages import health, models, run
+from core.analytics.pages.parts import TONES, Place
 from core.analytics.theme import DARK, LIGHT, css_variables, vega_config
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+)
+
+
+class Page(NamedTuple):
+    """A page of the dashboard: its anchor, the name of its tab, and what writes it."""
+
+    anchor: str
+    name: str
+    render: Callable[[Dashboard, Place], str]
+
+
+PAGES = (
+    Page("run", "Run", run.render),
+    Page("models", "Models", models.render),
+    # Fleet comes here.
+    Page("health", "Health", health.render),
 )
 
 
@@ -27,41 +44,59 @@ def render_html(dashboard: Dashboard) -> str:
         if chart is None:
             return ""
         name = f"chart-{len(charts)}"
-        charts[name] = chart
+        charts[name] = chart.properties(description=description)
         return html.figure(name, caption, description)
 
-    results = dashboard.results
-    body = [
-        run.header(results, dashboard.telemetry.summary),
-        run.render(dashboard, place),
-        models.render(dashboard, place),
-        health.render(dashboard, place),
-        html.section("Recommended settings for the next plan", advice.recommendation(results)),
-    ]
-    if not results.datasets:
-        body.append(
-            html.section("Nothing yet", '<p class="muted">The log of this plan holds no work so far.</p>')
-        )
+    nothing = html.section("Nothing yet", '<p class="muted">The log of this plan holds no work so far.</p>')
+    pages = [(page, page.render(dashboard, place).strip() or nothing) for page in PAGES]
+    body = _bar(dashboard) + "<main>\n" + "\n".join(_panel(page, content) for page, content in pages)
     specs = {name: _spec(chart) for name, chart in charts.items()}
-    return _page(f"Plan {results.plan_id}", "\n".join(filter(None, body)), specs)
+    return _document(f"Plan {dashboard.results.plan_id}", body + "\n</main>", specs)
+
+
+def _bar(dashboard: Dashboard) -> str:
+    results = dashboard.results
+    tabs = "".join(f'<a id="tab-{page.anchor}" href="#{page.anchor}">{page.name}</a>' for page in PAGES)
+    return (
+        f'<header class="bar"><div><p class="plan"><strong>{html.text(results.plan_id)}</strong> '
+        f"{html.chip(results.status, TONES.get(results.status, ''))}</p>"
+        f'<nav aria-label="Pages">{tabs}</nav>{_choices(dashboard)}'
+        '<button type="button" id="theme" hidden></button></div></header>\n'
+    )
+
+
+def _choices(dashboard: Dashboard) -> str:
+    """What narrows the charts down; the script shows it where a page has something to narrow down."""
+    phases = list(dict.fromkeys(span.phase for span in dashboard.spans))
+    selects = [("dataset", "All datasets", dashboard.datasets), ("phase", "All phases", phases)]
+    shown = "".join(
+        f'<select id="{name}" aria-label="{html.text(name.capitalize())}"><option value="">{every}</option>'
+        + "".join(f'<option value="{html.text(value)}">{html.text(value)}</option>' for value in values)
+        + "</select>"
+        for name, every, values in selects
+        if len(values) > 1
+    )
+    reset = '<button type="button" id="reset" disabled>Show all</button>'
+    return f'<form id="choices" aria-label="Filters" hidden>{shown}{reset}</form>' if shown else ""
+
+
+def _panel(page: Page, content: str) -> str:
+    return f'<div class="page" id="{page.anchor}" aria-labelledby="tab-{page.anchor}">\n{content}\n</div>'
 
 
 def _spec(chart: Chart) -> dict[str, Any]:
     spec: dict[str, Any] = chart.properties(
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     ).to_dict()
+    del spec["$schema"], spec["config"]
     return spec
 
 
-def _page(title: str, body: str, specs: Mapping[str, Any]) -> str:
-    config = vega_config()
-    charts = {name: {**spec, "config": config} for name, spec in specs.items()}
-    scripts = (
-        f'<script type="application/json" id="charts">{html.script_json(charts)}</script>\n'
-        f"<script>{_library()}</script>\n<script>{_asset('dashboard.js')}</script>"
-        if specs
-        else "<script>document.documentElement.dataset.ready = 'true';</script>"
-    )
+def _document(title: str, body: str, specs: Mapping[str, Any]) -> str:
+    # Whatever a chart is drawn from lies inside the page; the library only where there is a chart.
+    content = html.script_json({"config": vega_config(), "charts": specs})
+    library = f"<script>{_library()}</script>\n" if specs else ""
+    dark = css_variables(DARK)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -70,15 +105,16 @@ def _page(title: str, body: str, specs: Mapping[str, Any]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{html.text(title)}</title>
 <style>
-:root {{ {css_variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}
+:root {{ {css_variables(LIGHT)} color-scheme: light; }}
+@media (prefers-color-scheme: dark) {{ :root:not([data-theme="light"]) {{ {dark} color-scheme: dark; }} }}
+:root[data-theme="dark"] {{ {dark} color-scheme: dark; }}
 {_asset("dashboard.css")}</style>
 </head>
 <body>
-<main>
 {body}
-</main>
-{scripts}
+<noscript><p class="note">Charts need JavaScript; all tables and figures are above.</p></noscript>
+<script type="application/json" id="charts">{content}</script>
+{library}<script>{_asset("dashboard.js")}</script>
 </body>
 </html>
 """

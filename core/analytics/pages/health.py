@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from core.analytics import html
 from core.analytics.board import Dashboard
+from core.analytics.pages import advice
 from core.analytics.pages.parts import TONES, Place
 from core.analytics.results import PhaseResult, RetrainingResults
 
@@ -16,6 +17,7 @@ def render(dashboard: Dashboard, place: Place) -> str:
     return "\n".join(
         [
             html.section("Health", health(results, dashboard.telemetry.notes)),
+            html.section("Recommended settings for the next plan", advice.recommendation(results)),
             html.section("Errors and recoveries", errors(results)),
         ]
     )

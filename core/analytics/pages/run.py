@@ -17,6 +17,7 @@ def render(dashboard: Dashboard, place: Place) -> str:
     results = dashboard.results
     return "\n".join(
         [
+            header(results, dashboard.telemetry.summary),
             html.section("Phases", _timeline(dashboard, place), phase_matrix(results)),
             html.section("Learning", _losses(dashboard, place)),
             _resources(dashboard, place),
