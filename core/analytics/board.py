@@ -1,12 +1,13 @@
 """What a dashboard shows, on a page or in a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import polars as pl
 
 from core.analytics.bottlenecks import fold_bottlenecks
+from core.analytics.fleet import Fleet, FleetHistory
 from core.analytics.metrics import model_order
 from core.analytics.results import RetrainingResults, fold_results
 from core.analytics.telemetry import Telemetry, view_telemetry
@@ -25,12 +26,14 @@ class Dashboard:
         spans: Its attempts of phases.
         epochs: Its losses.
         telemetry: Its resource samples, reduced.
+        fleet: All plans as they were when the plan's last event was appended.
     """
 
     results: RetrainingResults
     spans: Sequence[Span]
     epochs: Sequence[EpochPoint]
     telemetry: Telemetry
+    fleet: Fleet
 
     @property
     def datasets(self) -> list[str]:
@@ -64,15 +67,23 @@ class Dashboard:
         return [name for name in DOT_METRICS if any(name in metrics for metrics in folders)]
 
 
-def fold_dashboard(plan_id: str, events: Sequence[Event], samples: pl.DataFrame) -> Dashboard:
+def fold_dashboard(
+    plan_id: str,
+    streams: Mapping[str, Sequence[Event]],
+    samples: pl.DataFrame,
+    history: FleetHistory | None = None,
+) -> Dashboard:
     """Fold a plan's events into what its dashboard shows; an empty or unfinished plan is fine.
 
     Args:
         plan_id: The plan.
-        events: Its events, in order.
+        streams: The events of each plan, in order; what happened after the plan's last event is not shown.
         samples: Its resource samples, as of ``core.events.telemetry.read_telemetry``.
+        history: All plans, where dashboards of several are folded; None to fold them for this one.
     """
+    events = streams.get(plan_id, ())
     results = fold_results(events).model_copy(
         update={"plan_id": plan_id, "bottlenecks": fold_bottlenecks(events, samples)}
     )
-    return Dashboard(results, fold_spans(events), fold_epochs(events), view_telemetry(samples))
+    fleet = (history or FleetHistory(streams)).seen_from(plan_id)
+    return Dashboard(results, fold_spans(events), fold_epochs(events), view_telemetry(samples), fleet)

@@ -1,14 +1,15 @@
 """The files that people open: written from the event log, so any of them can be deleted and written again."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from core.analytics.board import fold_dashboard
+from core.analytics.board import Dashboard, fold_dashboard
 from core.analytics.canonical import to_json
 from core.analytics.dashboard import render_html
+from core.analytics.fleet import FleetHistory
 from core.analytics.picture import render_png
 from core.analytics.recommendations import config_yaml, device_slug
-from core.analytics.results import fold_plan
+from core.analytics.results import RetrainingPlan, fold_plan
 from core.events.event import Event
 from core.events.files import replace_file
 from core.events.resource_facts import ConfigRecommended
@@ -16,13 +17,21 @@ from core.events.telemetry import read_telemetry
 from settings.layout import Layout
 
 
-def rebuild(output_dir: Path, plan_id: str, events: Sequence[Event]) -> list[Path]:
+def rebuild(
+    output_dir: Path,
+    plan_id: str,
+    streams: Mapping[str, Sequence[Event]],
+    history: FleetHistory | None = None,
+) -> list[Path]:
     """Write all projections of a plan; the same events and resource samples give the same bytes.
+
+    Events that happened after the plan's last one change nothing, so it can be written again at any time.
 
     Args:
         output_dir: Where outputs go; its telemetry is read.
         plan_id: The plan.
-        events: Its events, in order.
+        streams: The events of each plan, in order: the dashboard shows all plans.
+        history: All plans, where projections of several are written; None to fold them for this one.
 
     Returns:
         The files written.
@@ -32,7 +41,9 @@ def rebuild(output_dir: Path, plan_id: str, events: Sequence[Event]) -> list[Pat
         OSError: The folder cannot be written; a file is there whole or as it was.
     """
     layout = Layout(output_dir)
-    return [_write(path, content) for path, content in _projections(layout, plan_id, events)]
+    dashboard = fold_dashboard(plan_id, streams, read_telemetry(layout.telemetry, plan_id), history)
+    plan = fold_plan(streams.get(plan_id, ()))
+    return [_write(path, content) for path, content in _projections(layout, dashboard, plan)]
 
 
 def write_configs(output_dir: Path, streams: Iterable[Sequence[Event]]) -> list[Path]:
@@ -59,10 +70,12 @@ def write_configs(output_dir: Path, streams: Iterable[Sequence[Event]]) -> list[
     ]
 
 
-def _projections(layout: Layout, plan_id: str, events: Sequence[Event]) -> Iterator[tuple[Path, bytes]]:
-    if plan := fold_plan(events):
+def _projections(
+    layout: Layout, dashboard: Dashboard, plan: RetrainingPlan | None
+) -> Iterator[tuple[Path, bytes]]:
+    plan_id = dashboard.results.plan_id
+    if plan:
         yield layout.plan_file(plan_id, "plan.json"), to_json(plan)
-    dashboard = fold_dashboard(plan_id, events, read_telemetry(layout.telemetry, plan_id))
     yield layout.plan_file(plan_id, "results.json"), to_json(dashboard.results)
     yield layout.plan_file(plan_id, "dashboard.html"), render_html(dashboard).encode()
     yield layout.plan_file(plan_id, "dashboard.png"), render_png(dashboard)

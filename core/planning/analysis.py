@@ -6,6 +6,7 @@ from pathlib import Path
 from core.analytics.advice.evidence import gather
 from core.analytics.advice.judging import judge
 from core.analytics.bottlenecks import fold_bottlenecks
+from core.analytics.fleet import FleetHistory
 from core.analytics.observations import PlanRecord, record_plan
 from core.analytics.projections import rebuild, write_configs
 from core.analytics.recommendations import recommend
@@ -55,10 +56,11 @@ def analyze_plans(
         raise problems[plan_id]
     written = []
     history = _History(streams, problems)
+    fleet = FleetHistory(streams, problems)
     for chosen in [plan_id] if plan_id else list(streams):
         try:
             streams[chosen] = _with_recommendation(layout, log, history, chosen)
-            written += rebuild(output_dir, chosen, streams[chosen])
+            written += rebuild(output_dir, chosen, streams, fleet)
         except EventLogError as error:
             if plan_id:
                 raise

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import Any, Literal
 
 from core.errors import DamagedLogError, EventLogError
 from core.events.catalogue import PlanCreated, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
+from core.events.past import Past
 from core.events.segments import EMPTY, Head
 from settings.errors import SettingsError
 
@@ -55,12 +55,7 @@ def as_it_was(
         raise SettingsError(
             f"plan {plan_id} has no event {position}: its positions are 0 to {len(events) - 1}"
         )
-    moment = events[position].occurred_at
-    past: dict[str, Sequence[Event]] = {
-        name: list(takewhile(lambda event: event.occurred_at <= moment, other))
-        for name, other in streams.items()
-    }
-    return {name: other for name, other in (past | {plan_id: events[: position + 1]}).items() if other}
+    return Past(streams).streams(plan_id, position)
 
 
 @dataclass(frozen=True)

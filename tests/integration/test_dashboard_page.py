@@ -22,7 +22,7 @@ def test_page_draws_all_charts_offline_without_errors_or_overflow(
         pytest.skip(f"no browser at {CHROMIUM}")
     events = sample_events(datasets=("a_long_dataset_name_" * 4, "hcrl_sa"), folders=FOLDERS)
     write_telemetry(Layout(tmp_path).telemetry, events)
-    page_path = next(path for path in rebuild(tmp_path, PLAN_ID, events) if path.suffix == ".html")
+    page_path = next(path for path in rebuild(tmp_path, PLAN_ID, {PLAN_ID: events}) if path.suffix == ".html")
     problems: list[str] = []
     requests: list[str] = []
     with sync_playwright() as playwright:

@@ -189,13 +189,13 @@ def test_a_plans_results_and_page_tell_its_bottlenecks(tmp_path: Path, gpu: bool
     events = sample_events(gpu=gpu)
     write_telemetry(tmp_path, events, gpu=gpu)
     rows = read_telemetry(tmp_path, PLAN_ID)
-    dashboard = fold_dashboard(PLAN_ID, events, rows)
+    dashboard = fold_dashboard(PLAN_ID, {PLAN_ID: events}, rows)
     found = dashboard.results.bottlenecks
     assert {f.model for f in found} >= {"teacher_vgae", "student_gat", "fusion"}
     assert {f.bottleneck for f in found} <= {"compute_bound", "launch_bound", "unknown"}
     assert "compute_bound" in {f.bottleneck for f in found}
     page = render_html(dashboard)
     assert all(f.reason in page for f in found if "'" not in f.reason)
-    again = fold_dashboard(PLAN_ID, list(events), rows.clone())
+    again = fold_dashboard(PLAN_ID, {PLAN_ID: list(events)}, rows.clone())
     assert to_json(again.results) == to_json(dashboard.results)
     assert render_html(again) == page

@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def render(events: list[Event], samples: pl.DataFrame = NO_SAMPLES) -> Page:
-    return Page(render_html(fold_dashboard(PLAN_ID, events, samples)))
+    return Page(render_html(fold_dashboard(PLAN_ID, {PLAN_ID: events}, samples)))
 
 
 def specs(page: Page) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def test_an_empty_plan_has_a_page_and_a_picture() -> None:
     page = render([])
     assert "holds no work so far" in page.text
     assert page.charts == ""
-    assert render_png(fold_dashboard(PLAN_ID, [], NO_SAMPLES)).startswith(b"\x89PNG")
+    assert render_png(fold_dashboard(PLAN_ID, {PLAN_ID: []}, NO_SAMPLES)).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("num_events", [1, 5, 30, 120])
@@ -172,8 +172,8 @@ def test_times_are_utc_on_a_24_hour_clock(samples: pl.DataFrame) -> None:
 
 
 def test_page_and_picture_are_the_same_every_time(samples: pl.DataFrame) -> None:
-    board = fold_dashboard(PLAN_ID, sample_events(), samples)
-    again = fold_dashboard(PLAN_ID, sample_events(), samples)
+    board = fold_dashboard(PLAN_ID, {PLAN_ID: sample_events()}, samples)
+    again = fold_dashboard(PLAN_ID, {PLAN_ID: sample_events()}, samples)
     assert render_html(board) == render_html(again)
     assert render_png(board) == render_png(again)
 
@@ -181,7 +181,7 @@ def test_page_and_picture_are_the_same_every_time(samples: pl.DataFrame) -> None
 def test_page_stays_small_for_a_large_plan(samples: pl.DataFrame) -> None:
     datasets = ("hcrl_ch", "hcrl_sa", "set_01", "set_02", "set_03", "set_04")
     events = sample_events(datasets=datasets, folders=FOLDERS, failures=False)
-    assert len(render_html(fold_dashboard(PLAN_ID, events, samples))) < 2_000_000
+    assert len(render_html(fold_dashboard(PLAN_ID, {PLAN_ID: events}, samples))) < 2_000_000
 
 
 def luminance(code: str) -> float:

@@ -35,7 +35,7 @@ def digests(paths: list[Path]) -> dict[str, str]:
 
 def write_all(output_dir: Path) -> list[Path]:
     events = EventLog(Layout(output_dir).events).read(PLAN_ID)
-    return rebuild(output_dir, PLAN_ID, events) + write_configs(output_dir, [events])
+    return rebuild(output_dir, PLAN_ID, {PLAN_ID: events}) + write_configs(output_dir, [events])
 
 
 def test_deleted_projections_come_back_byte_for_byte_from_the_log(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_newest_plan_on_a_device_decides_its_configuration(tmp_path: Path) -
 
 
 def test_a_plan_without_events_has_results_and_a_dashboard(tmp_path: Path) -> None:
-    written = rebuild(tmp_path, "p", [])
+    written = rebuild(tmp_path, "p", {})
     assert [path.name for path in written] == ["p_results.json", "p_dashboard.html", "p_dashboard.png"]
     assert RetrainingResults.model_validate_json(written[0].read_bytes()).plan_id == "p"
 
@@ -84,7 +84,7 @@ def test_a_plan_without_events_has_results_and_a_dashboard(tmp_path: Path) -> No
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "p_results.json").mkdir()
     with pytest.raises(OSError, match=r"p_results\.json"):
-        rebuild(tmp_path, "p", [])
+        rebuild(tmp_path, "p", {})
     assert [path.name for path in tmp_path.iterdir()] == ["p_results.json"]
 
 
