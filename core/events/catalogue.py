@@ -319,6 +319,29 @@ class ModelEvaluated(Fact):
     metrics: dict[str, float | int | None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoresMeasured(Fact):
+    """How the scores of one model lie on one test folder, or on the validation windows."""
+
+    TYPE: ClassVar[str] = "scores_measured"
+    dataset: str
+    model: str
+    folder: str | None
+    """The test folder; None for the validation windows that the threshold was chosen on."""
+    threshold: float
+    num_windows_by_score: list[int]
+    """Windows in each of equally wide bins of [0, 1]."""
+    num_attacks_by_score: list[int] | None
+    """Those of them that are attacks; None where labels mean nothing."""
+    cuts: list[float]
+    """Operating points of the ROC from the strictest to the loosest, thinned: the lowest score that alarms.
+    Without labels there are none."""
+    true_positives: list[int]
+    """Attack windows that alarm there."""
+    false_positives: list[int]
+    """Benign windows that alarm there."""
+
+
 __all__ = ["CATALOGUE", "Emit", "Fact", "check_known", "resource_facts", "to_event", "to_fact"]
 
 CATALOGUE: dict[str, type[Fact]] = {cls.TYPE: cls for cls in Fact.__subclasses__()}

@@ -1,41 +1,26 @@
 """The phases of a dataset's chain in the training process: teacher, student, fusion, evaluation."""
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.can.graph_store import open_graph_store, read_manifest
-from core.can.scaling import Scaler
-from core.can.splits import TRAIN, VAL
-from core.errors import TrainingError
-from core.events.catalogue import Emit, ModelEvaluated, ModelSaved, ThresholdCalibrated
-from core.events.resource_facts import StorePlaced
+from core.events.catalogue import Emit, ModelEvaluated, ThresholdCalibrated
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.models.vgae import Vgae
-from core.resources.memory import limit_memory
-from core.resources.usage import Usage
-from core.training import artifacts, detector
-from core.training.batch_plan import plan_curriculum_epoch, plan_epoch
-from core.training.budget import guard_packs, limit_key
-from core.training.calibration import Threshold, calibrate, mcc_at_half
-from core.training.checkpoint import CheckpointFolder
+from core.training import detector
+from core.training.calibration import Threshold, mcc_at_half
 from core.training.detector import ModelPair, PairScores, score_pair
 from core.training.dqn import StateScale, train_agent
 from core.training.evaluation import evaluate_folder
-from core.training.graph_data import GraphData
 from core.training.id_frequency import IdFrequency
-from core.training.input_tuner import InputTuner
 from core.training.job import PhaseJob
-from core.training.loop import Plan, Validate, fit
-from core.training.memory import PackGuard
+from core.training.loop import Validate
 from core.training.mlp_fusion import train_mlp
 from core.training.objectives import (
     GatDistillationObjective,
@@ -44,167 +29,12 @@ from core.training.objectives import (
     VgaeDistillationObjective,
     VgaeObjective,
 )
-from core.training.pipeline import Pipeline
-from core.training.precision import choose_precision, prepare_process
-from core.training.run import Run
+from core.training.score_curves import measure_scores
 from core.training.scoring import ErrorScale, Reader, latent_means, score_gat, score_vgae
 from core.training.seeds import seeded
-from core.training.step import Objective, Stepper
+from core.training.step import Objective
+from core.training.workbench import Indices, Workbench
 from settings.models import ModelSizes
-
-Indices = NDArray[np.int64]
-
-
-class _Workbench:
-    """What every phase works with: the job, the graphs, the device."""
-
-    def __init__(self, job: PhaseJob, emit: Emit) -> None:
-        self.job, self.emit, self.training = job, emit, job.settings.training
-        prepare_process(self.training)
-        limit_memory(job.settings.resources)
-        self.precision = choose_precision(self.training)
-        self.store = open_graph_store(job.store)
-        self.manifest = read_manifest(job.store)
-        self.scaler = Scaler.from_dict(self.manifest.scaler)
-        self.train = np.flatnonzero(self.store.split == TRAIN)
-        self.val = np.flatnonzero(self.store.split == VAL)
-        self.y = np.asarray(self.store.y)
-
-    def benign(self, graphs: Indices) -> Indices:
-        chosen: Indices = graphs[self.y[graphs] == 0]
-        return chosen
-
-    def require_both_classes(self) -> None:
-        """GATs and agents learn from labels; a VGAE that nothing can be fused with is no detector."""
-        job = self.job
-        num_attacks, num = int(self.y[self.train].sum()), len(self.train)
-        if num_attacks in (0, num):
-            lacking, role = ("attack", "with attacks") if num_attacks == 0 else ("benign", "attack-free")
-            raise TrainingError(
-                f"{job.dataset}: none of the {num} training windows is {lacking}: add captures {role} to its "
-                "training folders, check the label rule (attack_frames), or lower graph.window or "
-                "graph.val_fraction so that more windows are left"
-            )
-        if len(self.benign(self.val)) == 0:
-            raise TrainingError(
-                f"{job.dataset}: no benign validation window: add captures, or lower graph.window or "
-                "graph.block_windows"
-            )
-
-    def reader(self, size: str) -> Reader:
-        """Place the store; once per phase. `size` is that of the models which read."""
-        wanted = self.job.settings.dataset.placement
-        data = GraphData(self.store, self.scaler, self.precision.device, wanted)
-        placed = data.placement
-        self.emit(
-            StorePlaced(
-                dataset=self.job.dataset,
-                phase=self.job.phase,
-                placement=placed.rung,
-                num_bytes=placed.num_bytes,
-                room_bytes=placed.room_bytes,
-                reason=placed.reason,
-            )
-        )
-        most = self.job.micro_batch_size or self.training.batch_size
-        names = {"dataset": self.job.dataset, "phase": self.job.phase, "size": size}
-        dataset = self.job.settings.dataset
-        num_workers = 0 if placed.rung == "resident" else dataset.num_workers
-        return Reader(data, self.precision, most, names, self.emit, num_workers, dataset.prefetch_factor)
-
-    def run(self, model: str) -> Run:
-        job = self.job
-        checkpoints = CheckpointFolder(
-            job.checkpoints_dir / job.dataset / job.phase / model,
-            f"{job.plan_id}/{job.data_digest}/{job.settings_digest}/{job.parent_sha256}",
-            self.training.keep_checkpoints,
-            self.training.checkpoint_interval_s,
-        )
-        known = job.known_limits.own.get(model)
-        return Run(job.dataset, job.phase, model, checkpoints, self.emit, known)
-
-    def fit(self, model: str, objective: Objective, reader: Reader, plan: Plan, validate: Validate) -> None:
-        t = self.training
-        weights = objective.module.to(self.precision.device).parameters()
-        optimizer = torch.optim.AdamW(weights, lr=t.lr, weight_decay=t.weight_decay, fused=True)
-        dataset, run = self.job.settings.dataset, self.run(model)
-        guard = self.guard(run, objective, reader, plan(0))
-        with closing(
-            Pipeline(reader.data, guard.limit, reader.num_workers, reader.prefetch_factor)
-        ) as pipeline:
-            tuner = InputTuner(pipeline, t, dataset, run, Usage())
-            stepper = Stepper(objective, pipeline, optimizer, self.precision, tuner, guard)
-            fit(run, stepper, plan, validate, t, t.epochs)
-
-    def guard(self, run: Run, objective: Objective, reader: Reader, steps: list[Indices]) -> PackGuard:
-        """Decide how much a model's packs may hold."""
-        job = self.job
-        key = limit_key(job.device_name, run.model, objective.module, self.manifest.digest, self.precision)
-        return guard_packs(
-            run,
-            objective,
-            reader.data,
-            self.precision,
-            steps,
-            key,
-            reader.micro_batch_size,
-            self.training.target_memory_usage,
-            job.known_limits.history.get(key),
-        )
-
-    def plan(self, graphs: Indices) -> Plan:
-        t = self.training
-        return lambda epoch: plan_epoch(
-            graphs, seed=t.seed, epoch=epoch, batch_size=t.batch_size, min_steps=t.min_steps_per_epoch
-        )
-
-    def curriculum(self, difficulty: NDArray[np.float64]) -> Plan:
-        t, graphs = self.training, self.train
-        return lambda epoch: plan_curriculum_epoch(
-            graphs,
-            self.y[graphs] == 1,
-            difficulty,
-            t.curriculum,
-            seed=t.seed,
-            epoch=epoch,
-            batch_size=t.batch_size,
-            min_steps=t.min_steps_per_epoch,
-        )
-
-    def save(
-        self, path: Path, payload: dict[str, Any], limits: dict[str, Threshold], sizes: dict[str, int]
-    ) -> None:
-        job = self.job
-        job.models_dir.mkdir(parents=True, exist_ok=True)
-        sha256 = artifacts.save(
-            path,
-            payload
-            | {
-                "version": detector.MODEL_FILE_VERSION,
-                "dataset": job.dataset,
-                "data_digest": job.data_digest,
-                "settings_digest": job.settings_digest,
-                "parent_sha256": job.parent_sha256,
-                "graph": job.settings.graph.model_dump(mode="json"),
-                "thresholds": {name: [t.value, t.val_mcc] for name, t in limits.items()},
-            },
-        )
-        self.emit(
-            ModelSaved(
-                dataset=job.dataset,
-                phase=job.phase,
-                path=str(path),
-                sha256=sha256,
-                data_digest=job.data_digest,
-                settings_digest=job.settings_digest,
-                parent_sha256=job.parent_sha256,
-                num_parameters=sizes,
-            )
-        )
-
-    def thresholds(self, scores: dict[str, NDArray[np.float64]]) -> dict[str, Threshold]:
-        """Thresholds for scores of the validation windows."""
-        return {name: calibrate(score, self.y[self.val]) for name, score in scores.items()}
 
 
 def train_teacher(job: PhaseJob, emit: Emit) -> None:
@@ -214,7 +44,7 @@ def train_teacher(job: PhaseJob, emit: Emit) -> None:
         TrainingError: A class is missing, a loss is not finite, or there is no such device.
         GraphStoreError: The graph store is damaged.
     """
-    bench = _Workbench(job, emit)
+    bench = Workbench(job, emit)
     bench.require_both_classes()
     reader, sizes, dropout = bench.reader("teacher"), job.settings.models.teacher, bench.training.dropout
     y = torch.from_numpy(bench.y.astype(np.int64)).to(bench.precision.device)
@@ -241,7 +71,7 @@ def train_teacher(job: PhaseJob, emit: Emit) -> None:
 
 def distill_student(job: PhaseJob, emit: Emit) -> None:
     """Train the compressed VGAE and GAT to follow their teachers; errors as in `train_teacher`."""
-    bench = _Workbench(job, emit)
+    bench = Workbench(job, emit)
     bench.require_both_classes()
     reader, sizes, dropout = bench.reader("student"), job.settings.models.student, bench.training.dropout
     device, distillation = bench.precision.device, bench.training.distillation
@@ -280,7 +110,7 @@ def distill_student(job: PhaseJob, emit: Emit) -> None:
 
 def train_fusion(job: PhaseJob, emit: Emit) -> None:
     """Train the fusion agent and the baselines on the students' scores; errors as in `train_teacher`."""
-    bench = _Workbench(job, emit)
+    bench = Workbench(job, emit)
     bench.require_both_classes()
     students, _ = detector.load_pair(
         detector.student_path(job.models_dir, job.dataset), job.parent_sha256, bench.precision.device
@@ -312,7 +142,7 @@ def evaluate(job: PhaseJob, emit: Emit) -> None:
         ArtifactError: A model file is missing, damaged, or was not made from the parent that is there.
         GraphStoreError: The graph store is damaged.
     """
-    bench = _Workbench(job, emit)
+    bench = Workbench(job, emit)
     device, reader = bench.precision.device, bench.reader("student")
     fusion, fusion_file = detector.load_fusion(
         detector.fusion_path(job.models_dir, job.dataset), job.parent_sha256
@@ -340,9 +170,12 @@ def evaluate(job: PhaseJob, emit: Emit) -> None:
         scores = _pair_scores("teacher", teacher) | _pair_scores("student", student)
         scores |= fusion.score(bench.store, graphs, student)
         labelled = _is_labelled(bench, folder, graphs)
+        attack = bench.y[graphs] == 1 if labelled else None
         for model, score in scores.items():
-            metrics = evaluate_folder(bench.store, graphs, score, limits[model].value, labelled=labelled)
+            threshold = limits[model].value
+            metrics = evaluate_folder(bench.store, graphs, score, threshold, labelled=labelled)
             emit(ModelEvaluated(dataset=job.dataset, model=model, folder=folder, metrics=metrics))
+            emit(measure_scores(job.dataset, model, folder, score, attack, threshold))
 
 
 PHASES: dict[str, Callable[[PhaseJob, Emit], None]] = {
@@ -353,7 +186,7 @@ PHASES: dict[str, Callable[[PhaseJob, Emit], None]] = {
 }
 
 
-def _is_labelled(bench: _Workbench, folder: str, graphs: Indices) -> bool:
+def _is_labelled(bench: Workbench, folder: str, graphs: Indices) -> bool:
     """Captures may carry no labels at all; a suppression attack has no frame that could carry one."""
     captures = bench.manifest.captures
     carries_labels = all(captures[i].labelled for i in np.unique(bench.store.capture[graphs]))
@@ -365,7 +198,7 @@ def _pair_scores(size: str, scores: PairScores) -> dict[str, NDArray[np.float64]
 
 
 def _save_pair(
-    bench: _Workbench, pair: ModelPair, sizes: ModelSizes, size: str, path: Path, reader: Reader
+    bench: Workbench, pair: ModelPair, sizes: ModelSizes, size: str, path: Path, reader: Reader
 ) -> None:
     limits = bench.thresholds(_pair_scores(size, score_pair(pair, reader, bench.val)))
     counts = {f"{size}_vgae": _num_parameters(pair.vgae), f"{size}_gat": _num_parameters(pair.gat)}
@@ -376,7 +209,7 @@ def _num_parameters(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _errors(vgae: Vgae, reader: Reader, bench: _Workbench) -> tuple[ErrorScale, NDArray[np.float64]]:
+def _errors(vgae: Vgae, reader: Reader, bench: Workbench) -> tuple[ErrorScale, NDArray[np.float64]]:
     """What a benign error is, and the difficulty of each training window."""
     errors = score_vgae(vgae, reader, bench.train).errors
     scale = ErrorScale.fit(errors[bench.y[bench.train] == 0])

@@ -14,6 +14,7 @@ from core.events.catalogue import (
     EpochFinished,
     ModelEvaluated,
     ModelSaved,
+    ScoresMeasured,
     ThresholdCalibrated,
     TrainingResumed,
 )
@@ -80,6 +81,21 @@ def test_evaluation_reads_the_test_windows_and_not_the_validation_ones(chain: tu
     store = make_store(240)
     for fact in chain[1].of(ModelEvaluated):
         assert fact.metrics["num_windows"] == (store.split == TEST).sum() != (store.split == VAL).sum()
+
+
+def test_scores_are_described_for_each_test_folder_and_for_validation(chain: tuple[Path, Recorder]) -> None:
+    store, metrics = make_store(240), {fact.model: fact.metrics for fact in chain[1].of(ModelEvaluated)}
+    thresholds = {fact.model: fact.threshold for fact in chain[1].of(ThresholdCalibrated)}
+    measured = {(fact.model, fact.folder): fact for fact in chain[1].of(ScoresMeasured)}
+    assert set(measured) == {(model, folder) for model in MODELS for folder in ("test_01", None)}
+    for (model, folder), fact in measured.items():
+        windows = store.split == (VAL if folder is None else TEST)
+        assert fact.threshold == thresholds[model]
+        assert sum(fact.num_windows_by_score) == windows.sum()
+        assert sum(fact.num_attacks_by_score or ()) == (store.y[windows] == 1).sum()
+        if folder is not None:
+            points = set(zip(fact.true_positives, fact.false_positives, strict=True)) | {(0, 0)}
+            assert (metrics[model]["true_positives"], metrics[model]["false_positives"]) in points
 
 
 def test_training_never_reads_a_test_window(tmp_path: Path) -> None:
