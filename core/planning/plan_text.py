@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from core.analytics.history import PhaseEstimate
@@ -22,14 +23,17 @@ def print_plan(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], c
     console.print(f"Plan for {device}, {plan.settings.models.preset} models, into {plan.settings.output_dir}")
     table = Table(box=None, header_style="bold", pad_edge=False)
     price = plan.settings.resources.cost_per_hour
-    columns = ["dataset", "phase", "action", "time", "peak memory", *["cost"] * bool(price), "why"]
-    for name in columns:
-        table.add_column(name, no_wrap=name != "why", overflow="fold")
+    predicted = ["time", "peak memory, MiB", *["cost"] * bool(price)]
+    for name in ("dataset", "phase", *predicted, "what and why"):
+        table.add_column(name, no_wrap=name != "what and why", overflow="fold")
+    due = {(step.dataset, step.phase) for step in plan.steps if step.action == "run"}
     for step in plan.steps:
-        estimate = estimates.get((step.dataset, step.phase))
-        predicted = _predicted(estimate, price) if step.action == "run" else ("", "", "")
-        table.add_row(step.dataset, step.phase, step.action, *predicted[: len(columns) - 4], step.reason)
+        key = (step.dataset, step.phase)
+        cells = _predicted(estimates.get(key), price) if key in due else ("", "", "")
+        table.add_row(*map(escape, key), *cells[: len(predicted)], escape(f"{step.action}: {step.reason}"))
     console.print(table)
+    if any(estimates[key].num == 1 for key in due if key in estimates):
+        console.print("* after a single run: its bounds are wide", style="dim", highlight=False)
     for name, reason in plan.absent.items():
         console.print(f"left out: {name}: {reason}", style="dim", highlight=False, soft_wrap=True)
     console.print(_total(plan, estimates, price), highlight=False)
@@ -38,10 +42,10 @@ def print_plan(plan: Plan, estimates: Mapping[tuple[str, str], PhaseEstimate], c
 def _predicted(estimate: PhaseEstimate | None, price: float) -> tuple[str, str, str]:
     if estimate is None:
         return "?", "?", "?"
-    once = " (once)" if estimate.num == 1 else ""
+    once = "*" if estimate.num == 1 else ""
     seconds = f"{_number(estimate.duration_mean_s)} ± {_number(_spread_s(estimate))} s{once}"
     peak = estimate.peak_memory
-    memory = f"{_number(peak.middle)} MiB ({_number(peak.low)} to {_number(peak.high)})"
+    memory = f"{_number(peak.middle)} ({_number(peak.low)}\N{EN DASH}{_number(peak.high)}){once}"
     hours, spread_hours = estimate.duration_mean_s / 3600, _spread_s(estimate) / 3600
     return seconds, memory, f"{hours * price:.2f} ± {spread_hours * price:.2f}"
 
