@@ -51,7 +51,7 @@ def measure_scores(
         threshold=threshold,
         num_windows_by_score=_histogram(score),
         num_attacks_by_score=None if attack is None else _histogram(score[attack]),
-        cuts=[round(cut, 6) for cut in cuts.tolist()],
+        cuts=cuts.tolist(),
         true_positives=true_positives.tolist(),
         false_positives=false_positives.tolist(),
     )
