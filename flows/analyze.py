@@ -9,25 +9,30 @@ if __name__ == "__main__":  # files need no Prefect; the flow adds artifacts and
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, tags
 
 from core.events.log import EventLog
 from settings.app import load_settings
+from settings.errors import SettingsError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
+from tasks.logs import run_logged
+from tasks.naming import label_flow_run
 from tasks.publish import publish_artifacts, update_mlflow, write_projections
 
 
-@flow(name="analyze")
+@flow(name="analyze", flow_run_name="analyze")
 def analyze(
     output_dir: Path | None = None, plan_id: str | None = None, tracking: TrackingSettings | None = None
 ) -> str:
-    """Rebuild every projection of a plan and publish it.
+    """Make results, dashboard and recommendations of a plan anew from its events, and publish them.
+
+    Nothing is trained: what is shown follows from the event log alone, so it can be made again at any time.
 
     Args:
-        output_dir: The plan's output directory; None for that of the settings.
-        plan_id: The plan; None for the newest.
-        tracking: Where MLflow is; None for what the settings say.
+        output_dir: Folder of the event log. Empty: that of the settings.
+        plan_id: The plan. Empty: the newest one.
+        tracking: Where MLflow is, and where dashboards are served. Empty: what the settings say.
 
     Returns:
         The plan's id.
@@ -38,8 +43,12 @@ def analyze(
     settings = load_settings()
     output_dir, tracking = output_dir or settings.output_dir, tracking or settings.tracking
     chosen = plan_id or max(EventLog(Layout(output_dir).events).streams(), default="")
-    write_projections(output_dir, chosen)
-    publish_artifacts(output_dir, chosen)
-    if tracking.mlflow:  # MLflow away fails its task, visibly, and nothing else; the next call catches up
-        update_mlflow(output_dir, chosen, tracking, return_state=True)
+    if not chosen:
+        raise SettingsError(f"no plans in {Layout(output_dir).events} (setting output_dir)")
+    label_flow_run(f"analyze-{chosen}", [f"plan:{chosen}"])
+    with run_logged(Layout(output_dir), chosen), tags(f"plan:{chosen}"):
+        write_projections(output_dir, chosen)
+        publish_artifacts(output_dir, chosen, tracking.dashboards_url)
+        if tracking.mlflow:  # MLflow away fails its task, visibly, and nothing else; the next call catches up
+            update_mlflow(output_dir, chosen, tracking, return_state=True)
     return chosen

@@ -7,25 +7,28 @@ if __name__ == "__main__":  # before Prefect is loaded, so that --dry-run and --
 
     sys.exit(retrain_command())
 
+from functools import partial
 from pathlib import Path
 
-from prefect import flow
+from prefect import State, flow, tags
 
 from core.analytics.results import RetrainingResults, fold_results
 from core.events.catalogue import to_event
+from core.logs import headline
 from core.planning.coordinator import RetrainingCoordinator
 from core.planning.lock import hold
 from core.planning.plan_state import PlanState
-from core.planning.progress import logged_to
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
+from tasks.logs import run_logged
 from tasks.mlflow_process import live_curves
+from tasks.naming import dataset_tag, label_flow_run, plan_tags
 
 
-@flow(name="retrain")
+@flow(name="retrain", flow_run_name="retrain")
 def retrain(
     config: Path | None = None,
     data_dir: Path | None = None,
@@ -36,17 +39,20 @@ def retrain(
     force_retrain: bool = False,
     resume: str | None = None,
 ) -> str:
-    """Plan, run every dataset's chain, analyze.
+    """Retrain every model that is missing or stale, then publish results, dashboard and recommendations.
+
+    Every dataset has a chain of its own: graphs, teacher, student, fusion, evaluation. A chain that fails
+    does not stop the others; what was out of memory, hung or killed goes on from its last checkpoint.
 
     Args:
-        config: Settings file.
-        data_dir: Where captures are; wins over the settings file and, with `resume`, over the plan.
-        output_dir: Where outputs go; wins over the settings file.
-        environment: What to fit settings to; wins over the settings file.
-        datasets: Only these.
-        priority_datasets: These first.
-        force_retrain: Retrain everything.
-        resume: Take up this plan instead of making one.
+        config: Settings file (YAML) on the machine that trains. Empty: the defaults and the environment.
+        data_dir: Folder of the captures. Wins over the settings file and, with `resume`, over the plan.
+        output_dir: Folder of models, event log and dashboards. Wins over the settings file.
+        environment: What to fit settings to: `auto`, `gpu`, `cpu`, or `ci` for a quick run.
+        datasets: Names of datasets; only these are looked at. Empty: all that are there.
+        priority_datasets: Names of datasets to begin with, in this order.
+        force_retrain: Retrain everything, even what is up to date.
+        resume: Id of an interrupted plan to go on with, instead of making a new one.
 
     Returns:
         The plan's id.
@@ -59,21 +65,13 @@ def retrain(
     )
     with hold(coordinator.layout.root):
         if resume:
-            coordinator.resume(resume, data_dir)
-            plan_id = resume
+            plan_id, begin = resume, partial(coordinator.resume, resume, data_dir)
         else:
             plan = coordinator.create_retraining_plan(force_retrain, datasets or (), priority_datasets or ())
-            coordinator.begin(plan)
-            plan_id = plan.plan_id
-        root = coordinator.layout.root
-        with (
-            logged_to(coordinator.layout.coordinator_logs / f"{plan_id}.log"),
-            live_curves(root, plan_id, coordinator.settings.tracking),
-        ):
-            for dataset in coordinator.state(plan_id).unfinished_datasets:
-                dataset_chain(root, plan_id, dataset, return_state=True)
-            state = coordinator.finish(plan_id)
-        analyzed = analyze(root, plan_id, coordinator.settings.tracking, return_state=True)
+            plan_id, begin = plan.plan_id, partial(coordinator.begin, plan)
+        with run_logged(coordinator.layout, plan_id):
+            begin()
+            state, analyzed = _carry_out(coordinator, plan_id)
     if state.status != "completed":
         raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")
     if not analyzed.is_completed():
@@ -81,6 +79,23 @@ def retrain(
             f"plan {plan_id} is done, but not shown: {analyzed.message}; python -m flows.analyze tries again"
         )
     return plan_id
+
+
+def _carry_out(coordinator: RetrainingCoordinator, plan_id: str) -> tuple[PlanState, State[str]]:
+    """Run every chain that is not finished, end the plan, and analyze it."""
+    root, tracking = coordinator.layout.root, coordinator.settings.tracking
+    begun = coordinator.state(plan_id)
+    found_by = plan_tags(plan_id, begun.created.machine["device_name"] if begun.created else "")
+    label_flow_run(
+        f"retrain-{plan_id} ({', '.join(begun.datasets)})", [*found_by, *map(dataset_tag, begun.datasets)]
+    )
+    with tags(*found_by):
+        with live_curves(root, plan_id, tracking):
+            for dataset in begun.unfinished_datasets:
+                with tags(dataset_tag(dataset)):
+                    dataset_chain(root, plan_id, dataset, return_state=True)
+            state = coordinator.finish(plan_id)
+        return state, analyze(root, plan_id, tracking, return_state=True)
 
 
 def run_complete_retraining(
@@ -116,7 +131,7 @@ def run_complete_retraining(
 def failures(state: PlanState) -> str:
     """The phases that failed, with their reasons, on one line."""
     return "; ".join(
-        f"{dataset}/{phase}: {phase_state.reason}"
+        f"{dataset}/{phase}: {headline(phase_state.reason)}"
         for (dataset, phase), phase_state in state.phases.items()
         if phase_state.status == "failed"
     )

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from prefect import flow
 
+from core.logs import identified
 from core.resources.sampler import beside, sample_chain
 from settings.layout import Layout
 from settings.resources import ResourceSettings
+from tasks.logs import run_identified
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ _CHAIN: ContextVar[_Chain] = ContextVar("sampled_chain")
 
 @flow(name="sample-resources", flow_run_name="sample-resources-{dataset}", validate_parameters=False)
 def sample_resources(output_dir: Path, plan_id: str, dataset: str, resources: ResourceSettings) -> None:
-    """Sample until the chain beside it has ended.
+    """Sample the machine, its GPUs and the training processes until the chain beside this run has ended.
 
     Args:
         output_dir: The plan's output directory.
@@ -37,7 +39,8 @@ def sample_resources(output_dir: Path, plan_id: str, dataset: str, resources: Re
         resources: How often to sample and to write.
     """
     chain = _CHAIN.get()
-    sample_chain(Layout(output_dir), plan_id, dataset, resources, chain.training_pids, chain.ended)
+    with run_identified(), identified(dataset=dataset):
+        sample_chain(Layout(output_dir), plan_id, dataset, resources, chain.training_pids, chain.ended)
 
 
 @contextmanager

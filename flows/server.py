@@ -1,9 +1,10 @@
 """The Prefect API to talk to: the configured one, else a server of our own on loopback while it is needed.
 
-Run as ``python -m flows.server PORT`` it is that server; it ends when its standard input closes, so it cannot
-outlive the process that started it, however that one ended.
+Run as ``python -m flows.server PORT [LOG]`` it is that server; it ends when its standard input closes, so it
+cannot outlive the process that started it, however that one ended.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.logs import LogFile, open_output
 from settings.errors import RetrainError
 from settings.layout import Layout
 
@@ -65,14 +67,13 @@ def prefect_api(output_dir: Path) -> Iterator[str]:
 
 @contextmanager
 def _local_server(log_path: Path, home: Path) -> Iterator[str]:
-    log_path.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    with log_path.open("ab") as log:
+    with open_output(log_path) as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(port)],
+            [sys.executable, "-m", __name__, str(port), str(log_path.with_suffix(".jsonl"))],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -125,8 +126,14 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _serve(port: int) -> None:
+def _serve(port: int, records: Path | None = None) -> None:
+    import prefect  # noqa: F401 - sets up its logging, which is added to here
     import uvicorn
+
+    if records:
+        file = LogFile(records)
+        for name in ("", "uvicorn", "fastapi"):
+            logging.getLogger(name).addHandler(file)
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
@@ -134,9 +141,14 @@ def _serve(port: int) -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     uvicorn.run(
-        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="warning"
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        log_config=None,
     )
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), *map(Path, sys.argv[2:]))

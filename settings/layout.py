@@ -46,17 +46,17 @@ class Layout:
 
     @property
     def coordinator_logs(self) -> Path:
-        """One log of progress per plan."""
+        """What plans decided and came to: JSON lines, a file per plan."""
         return self.root / "coordinator_logs"
 
     @property
     def orchestrator_logs(self) -> Path:
-        """Logs of the local Prefect server."""
+        """Flows, tasks and the local Prefect server: JSON lines, a file per plan and one for the server."""
         return self.root / "orchestrator_logs"
 
     @property
     def process_logs(self) -> Path:
-        """Output and tracebacks of the training processes."""
+        """What the training processes logged (JSON lines) and printed, and why they failed."""
         return self.root / "process_logs"
 
     @property

@@ -24,4 +24,11 @@ class TrackingSettings(Group):
         gt=0,
         description="Most seconds that the end of a plan waits for MLflow; the rest is caught up later.",
     )
+    dashboards_url: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Address under which the output directory is served to browsers, such as "
+        "http://gpu-1:8000/; artifacts of the Prefect UI link to dashboards there. Empty: they link to the "
+        "file, which a browser opens only on the machine itself.",
+    )
     experiment: str = Field(default="can-ids-retrain", min_length=1, description="MLflow experiment.")

@@ -11,6 +11,7 @@ from core.errors import TrainingProcessError
 from core.planning.attempt import MAX_RETRIES
 from core.planning.chain import Chain
 from core.planning.phases import EVALUATION, FUSION, GRAPHS, STUDENT, TEACHER
+from tasks.logs import run_identified
 
 
 def phase_task(phase: str, chain: Chain) -> Task[[Chain], None]:
@@ -25,12 +26,15 @@ def phase_task(phase: str, chain: Chain) -> Task[[Chain], None]:
 def _phase_task(phase: str, name: str, description: str) -> Task[[Chain], None]:
     @task(
         name=name,
+        task_run_name=f"{name}-{{chain.dataset}}",
         description=description,
+        tags=[f"phase:{phase}"],
         cache_policy=NO_CACHE,
         retries=MAX_RETRIES,
     )
     def run_phase(chain: Chain) -> None:
-        chain.run_phase(phase)
+        with run_identified():
+            chain.run_phase(phase)
 
     return run_phase
 

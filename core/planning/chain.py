@@ -28,6 +28,7 @@ from core.events.catalogue import (
 )
 from core.events.log import EventLog
 from core.events.projection import Following
+from core.logs import headline, identified
 from core.planning.attempt import Attempt, choose_attempt, may_retry
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.machine import describe_machine
@@ -35,7 +36,7 @@ from core.planning.pack_limits import fold_pack_limits
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import model_damage
 from core.planning.plan_state import PLAN_STATE, PhaseState, PlanState
-from core.planning.progress import log_progress
+from core.planning.progress import ProgressLog
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
 from core.resources.failures import classify
 from core.resources.machine import probe_machine
@@ -73,7 +74,7 @@ class Chain:
         self.plan_id, self.dataset = plan_id, dataset
         self._log = EventLog(Layout(output_dir).events)
         self._plan = Following(self._log, plan_id, PLAN_STATE)
-        self._listener = listener
+        self._listener, self._say = listener, ProgressLog()
         state = self._state()
         if state.created is None:
             raise RetrainError(f"plan {plan_id} is not in {self._log.location}")
@@ -104,7 +105,7 @@ class Chain:
     def emit(self, fact: Fact) -> None:
         """Append a fact to the plan's stream, then log it for people and tell the listener."""
         self._log.append([to_event(self.plan_id, fact)])
-        log_progress(fact)
+        self._say(fact)
         self._listener(fact)
 
     def training_pids(self) -> list[int]:
@@ -130,6 +131,10 @@ class Chain:
         """
         attempt = self.next_attempt(phase)
         time.sleep(attempt.wait_s)
+        with identified(plan=self.plan_id, dataset=self.dataset, phase=phase, attempt=attempt.number):
+            self._run_attempt(phase, attempt)
+
+    def _run_attempt(self, phase: str, attempt: Attempt) -> None:
         self.emit(
             PhaseStarted(
                 dataset=self.dataset,
@@ -167,7 +172,7 @@ class Chain:
                     phase=phase,
                     attempt=attempt.number,
                     kind=kind,
-                    message=str(error) + self._memory_hint(kind),
+                    message=self._with_memory_hint(kind, str(error)),
                     micro_batch_size=attempt.micro_batch_size,
                     report=getattr(error, "report", None),
                 )
@@ -185,11 +190,12 @@ class Chain:
             )
         )
 
-    def _memory_hint(self, kind: str) -> str:
+    def _with_memory_hint(self, kind: str, message: str) -> str:
         limit_mib = self.settings.resources.memory_limit_mib
         if kind != "host_oom" or not limit_mib:
-            return ""
-        return f"\nresources.memory_limit_mib allows {limit_mib} MiB: raise it, or set it to 0"
+            return message
+        hint = f"resources.memory_limit_mib allows {limit_mib} MiB: raise it, or set it to 0"
+        return message.replace(headline(message), f"{headline(message)}; {hint}", 1)
 
     def _build_graphs(self) -> None:
         view, built = self._view(), self._built()

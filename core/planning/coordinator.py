@@ -17,7 +17,7 @@ from core.planning.lock import hold
 from core.planning.machine import describe_machine
 from core.planning.plan import Plan, choose_datasets, create_plan
 from core.planning.plan_state import PLAN_STATE, PlanState
-from core.planning.progress import LOG, logged_to
+from core.planning.progress import LOG, log_progress, plan_logged
 from core.planning.registry_view import registry_view
 from core.resources.cautions import warnings_for
 from core.resources.machine import probe_machine
@@ -154,7 +154,7 @@ class RetrainingCoordinator:
         Raises:
             RetrainError: Another process is carrying out a plan in this output directory.
         """
-        with hold(self.layout.root):
+        with hold(self.layout.root), plan_logged(self.layout, plan.plan_id):
             self.begin(plan)
             return self._carry_out(plan.plan_id, listener)
 
@@ -176,16 +176,15 @@ class RetrainingCoordinator:
             CaptureError: The captures in ``data_dir`` are not those that the plan's graphs were built from.
             RetrainError: Another process is carrying out a plan in this output directory.
         """
-        with hold(self.layout.root):
+        with hold(self.layout.root), plan_logged(self.layout, plan_id):
             self.resume(plan_id, data_dir)
             return self._carry_out(plan_id, listener)
 
     def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
-        with logged_to(self.layout.coordinator_logs / f"{plan_id}.log"):
-            for dataset in self.state(plan_id).unfinished_datasets:
-                with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
-                    _run_chain(chain)
-            return self.finish(plan_id)
+        for dataset in self.state(plan_id).unfinished_datasets:
+            with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
+                _run_chain(chain)
+        return self.finish(plan_id)
 
     def state(self, plan_id: str) -> PlanState:
         """How a plan stands."""
@@ -197,6 +196,7 @@ class RetrainingCoordinator:
 
     def _emit(self, plan_id: str, fact: Fact) -> None:
         self.log.append([to_event(plan_id, fact)])
+        log_progress(fact)
 
 
 @contextmanager

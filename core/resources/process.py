@@ -22,13 +22,14 @@ from typing import IO, Any, Self
 from core.errors import TrainingProcessError
 from core.events.fact import Emit
 from core.events.heartbeat import Beat
+from core.logs import log_ids, open_output
 from core.resources.exits import classify_exit, count_oom_kills, oom_kill_counters
 from core.resources.process_report import top_frames
 from core.resources.process_state import ProcessState
 from core.resources.process_watch import Watch
 from core.resources.worker import CALL_MARK, HEARD, STACK_SIGNAL, Outcome
 
-_WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]))"
+_WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]), sys.argv[2])"
 _LOG = logging.getLogger(__name__)
 _SLICE_S = 1.0
 """Silence is counted in slices, so that a machine that was suspended does not make everything look hung."""
@@ -51,9 +52,9 @@ class TrainingProcess:
 
     It is a fresh interpreter (no fork: CUDA and threads survive none), so the cost of importing torch is paid
     once per process. It dies with its parent, ignores Ctrl-C, and is killed when a call does not end well, so
-    that memory and CUDA context are truly released; the next call starts another. Its output and tracebacks
-    go to ``{log_dir}/{name}.log``, how it is to ``{name}.state.json``, and why it failed to a report beside
-    them. POSIX only.
+    that memory and CUDA context are truly released; the next call starts another. What it logs goes to
+    ``{log_dir}/{name}.jsonl``, with the ids of the caller; all else that it prints to ``{name}.log``, how it
+    is to ``{name}.state.json``, and why it failed to a report beside them. POSIX only.
 
     Args:
         name: Name of the chain, used for the log file.
@@ -115,7 +116,7 @@ class TrainingProcess:
             self._watch.call_began(target, timeout_s)
             try:
                 with suppress(BrokenPipeError, ConnectionResetError):  # then receiving tells how it died
-                    child.connection.send((target, args, call.beat_interval_s))
+                    child.connection.send((target, args, call.beat_interval_s, log_ids()))
                 value = self._returned(self._listen(child, call, on_fact), target)
             except TrainingProcessError as error:
                 self._watch.failed(error)
@@ -143,14 +144,13 @@ class TrainingProcess:
         self.stop()
 
     def _start(self) -> _Child:
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = multiprocessing.Pipe()
         started: Future[subprocess.Popen[bytes]] = Future()
         environment = {**os.environ, **self.environment}
-        with theirs, self.log_path.open("ab") as log:
+        with theirs, open_output(self.log_path) as log:
             keeper = threading.Thread(
                 target=_keep,
-                args=(self.name, theirs.fileno(), log, environment, started),
+                args=(self.log_path.with_suffix(".jsonl"), theirs.fileno(), log, environment, started),
                 name=self.name,
                 daemon=True,
             )
@@ -198,9 +198,9 @@ class TrainingProcess:
             return outcome.value
         if outcome.failure == "data_error":
             raise TrainingProcessError(outcome.failure, outcome.message)
-        what = f"{target} failed ({outcome.failure})"
+        what = f"{target} failed ({outcome.failure}): {outcome.reason}"
         report = self._watch.report(outcome.failure, what, what_it_printed=self._last_output())
-        message = f"{what}, see {self.log_path}:\n{outcome.message}"
+        message = f"{what}; see {self.log_path}:\n{outcome.message}"
         raise TrainingProcessError(outcome.failure, message, report)
 
     def _hung(self, child: _Child, call: "_Call") -> TrainingProcessError:
@@ -278,7 +278,7 @@ class _Call:
 
 
 def _keep(
-    name: str,
+    records: Path,
     fd: int,
     log: IO[bytes],
     environment: Mapping[str, str],
@@ -291,7 +291,7 @@ def _keep(
     ended, lifeline = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-u", "-X", "faulthandler", "-c", _WORKER, str(fd), name],
+            [sys.executable, "-P", "-u", "-X", "faulthandler", "-c", _WORKER, str(fd), str(records)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

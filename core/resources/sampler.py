@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 
 from core.errors import EventLogError
 from core.events.telemetry import ResourceSample, TelemetryWriter
@@ -85,20 +86,24 @@ def sample_chain(
     Raises:
         EventLogError: The last samples could not be written.
     """
-    sample_until(
-        ended.wait,
-        Probe(layout.root, training_pids).sample,
-        TelemetryWriter(layout.telemetry, plan_id, dataset).write,
-        interval_s=resources.sample_interval_s,
-        flush_interval_s=resources.flush_interval_s,
-    )
+    writer = TelemetryWriter(layout.telemetry, plan_id, dataset)
+    try:
+        sample_until(
+            ended.wait,
+            Probe(layout.root, training_pids).sample,
+            writer.write,
+            interval_s=resources.sample_interval_s,
+            flush_interval_s=resources.flush_interval_s,
+        )
+    finally:
+        writer.merge()
 
 
 @contextmanager
 def beside(
     run: Callable[[], object], ended: threading.Event, name: str, patience_s: float = PATIENCE_S
 ) -> Iterator[None]:
-    """Run something in a thread of its own for as long as the context lasts.
+    """Run something in a thread of its own, with the context variables of this one, while the context lasts.
 
     The thread is a daemon: a process that dies takes it along, and one that does not end holds nobody up.
 
@@ -108,7 +113,7 @@ def beside(
         name: Name of the thread.
         patience_s: How long to wait for its end, seconds.
     """
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(run,), name=name, daemon=True)
     thread.start()
     try:
         yield

@@ -1,7 +1,7 @@
 """The inside of the training process: runs one call after another until its parent goes away.
 
-Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args, beat_interval_s)``;
-back come the facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call goes on
+Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args,
+beat_interval_s, ids)``; back come the facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call goes on
 only when a fact of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the log. In
 between come beats, the latest every so often and only after progress, which nobody waits for.
 """
@@ -9,6 +9,7 @@ between come beats, the latest every so often and only after progress, which nob
 import ctypes
 import faulthandler
 import importlib
+import logging
 import os
 import pickle
 import queue
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from core.events import heartbeat
+from core.logs import LogFile, identified
 from core.resources.failures import classify
 from core.resources.memory import forget_vram_peak, vram_peak_bytes
 from core.resources.readings import MIB
@@ -39,6 +41,8 @@ HEARD = b"heard"
 
 CALL_MARK = "--- "
 """Begins the line of the log that begins a call."""
+
+_LOG = logging.getLogger(__name__)
 
 Send = Callable[[Any], None]
 
@@ -55,12 +59,19 @@ class Outcome:
         failure: Failure class, or None if the call succeeded.
         message: What went wrong; for a ``RetrainError`` its own message.
         peak_memory_mib: Peak of the call: VRAM allocated if the process used CUDA, else resident memory.
+        reason: What went wrong, in a line.
     """
 
     value: Any
     failure: str | None
     message: str
     peak_memory_mib: float
+    reason: str = ""
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error) if isinstance(error, RetrainError) else traceback.format_exception_only(error)[-1]
+    return text.strip().partition("\n")[0]
 
 
 def _describe(error: BaseException) -> str:
@@ -110,18 +121,23 @@ def _beating(send: Send, interval_s: float) -> Iterator[None]:
 
 def _call(request: bytes, emit: Send, send: Send) -> Outcome:
     _reset_peak_memory()
+    ids: dict[str, Any] = {}
     try:
-        target, args, beat_interval_s = pickle.loads(request)  # noqa: S301 - from our own parent
+        target, args, beat_interval_s, ids = pickle.loads(request)  # noqa: S301 - from our own parent
         print(f"{CALL_MARK}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {target}", file=sys.stderr)
         module, _, function = target.partition(":")
-        with _beating(send, beat_interval_s):
+        with identified(**ids), _beating(send, beat_interval_s):
+            _LOG.info("%s begins", target)
             value = getattr(importlib.import_module(module), function)(*args, emit)
         return Outcome(value, None, "", _peak_memory_mib())
     except BaseException as error:  # noqa: BLE001 - SystemExit too: whatever ends a call is told to the parent
         # Frames hold the tensors that filled the memory: let go of them before anything else is allocated.
         traceback.clear_frames(error.__traceback__)
         traceback.print_exception(error)
-        return Outcome(None, classify(error), _describe(error), _peak_memory_mib())
+        reason = _reason(error)
+        with identified(**ids):
+            _LOG.error("the call failed: %s", reason, exc_info=error)
+        return Outcome(None, classify(error), _describe(error), _peak_memory_mib(), reason)
 
 
 def _die_with_parent(signum: int) -> None:
@@ -165,9 +181,11 @@ def _receive(
         _kill_own_group()
 
 
-def main(fd: int) -> None:
-    """Serve calls that arrive on a socket until the parent closes it."""
+def main(fd: int, records: str) -> None:
+    """Serve calls that arrive on a socket until the parent closes it; what they log goes to a file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    logging.basicConfig(handlers=[LogFile(Path(records))])
+    logging.getLogger("core").setLevel(logging.INFO)
     if sys.platform == "linux":
         _start_guardian()
         _die_with_parent(signal.SIGKILL)
@@ -193,4 +211,4 @@ def main(fd: int) -> None:
             send(outcome)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             message = f"the returned value cannot be sent to the parent: {error}"
-            send(Outcome(None, "bug", message, outcome.peak_memory_mib))
+            send(Outcome(None, "bug", message, outcome.peak_memory_mib, message))

@@ -55,7 +55,7 @@ def test_a_trainer_trains_the_whole_chain_with_an_optimized_configuration(
     assert saved["vgae"]["ids.table.weight"].shape == saved["gat"]["ids.table.weight"].shape == (128, 16)
     [plan_id] = EventLog(layout.events).streams()
     assert next(iter(EventLog(layout.events).read(plan_id))).payload["force"] is True
-    logged = (layout.coordinator_logs / f"{plan_id}.log").read_text(encoding="utf-8")
+    logged = (layout.coordinator_logs / f"{plan_id}.jsonl").read_text(encoding="utf-8")
     assert all(f"demo: {phase} done" in logged for phase in PHASES)
     assert "adjustments, now" in logged
     assert read_telemetry(layout.telemetry, plan_id)["training_rss_mib"].drop_nulls().max()

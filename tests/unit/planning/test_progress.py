@@ -1,14 +1,15 @@
 """Facts as lines of the coordinator's log."""
 
 import logging
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from core.events.catalogue import CheckpointRefused, EpochFinished, Fact, TrainingResumed
+from core.analytics.results import ModelBottleneck
+from core.events.catalogue import CheckpointRefused, EpochFinished, Fact, PhaseFailed, TrainingResumed
 from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen, StorePlaced
-from core.planning.progress import log_progress, logged_to
+from core.planning.progress import ProgressLog, log_bottleneck, log_progress
 
 NAMES = {"dataset": "car", "phase": "teacher", "model": "teacher_gat"}
 
@@ -68,7 +69,7 @@ def epoch(**fields: Any) -> EpochFinished:
                 reason="too large",
             ),
             logging.INFO,
-            "car: teacher reads its graphs mapped (3 MiB): too large",
+            "car: graphs are read mapped (3 MiB): too large",
         ),
         (
             InputAdjusted(
@@ -130,23 +131,86 @@ def test_what_becomes_of_a_training_is_told(
     assert [(record.levelno, record.message) for record in caplog.records] == [(level, line)]
 
 
-def test_an_epoch_for_which_nothing_is_gathered_is_a_detail(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "core.progress"):
+def test_losses_are_told_however_an_epoch_was_fed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "core.progress"):
         log_progress(epoch())
     (record,) = caplog.records
-    assert record.levelno == logging.DEBUG
     assert record.message == "car: teacher_gat epoch 4: loss 0.2500, validation 0.5000, 800 graphs/s"
 
 
-def test_a_plans_log_has_its_progress_whatever_else_is_logged(tmp_path: Path) -> None:
-    log = logging.getLogger("core")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    with logged_to(tmp_path / "logs" / "plan.log"):
-        log_progress(changed("room", None))
-    restored = log.level
-    log.setLevel(before)
-    assert restored == logging.ERROR
-    assert (
-        "INFO core.progress: car: teacher_gat: packs of 512" in (tmp_path / "logs" / "plan.log").read_text()
+def test_a_record_has_the_fact_with_its_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "core.progress"):
+        log_progress(replace(epoch(), val_loss=float("nan")))
+    fields = vars(caplog.records[0])
+    assert (fields["dataset"], fields["phase"]) == ("car", "teacher")
+    assert fields["fact"]["type"] == "epoch_finished"
+    assert fields["fact"]["train_loss"] == 0.25
+    assert fields["fact"]["val_loss"] == "nan"
+
+
+def failed(kind: str, message: str) -> PhaseFailed:
+    return PhaseFailed(
+        dataset="car", phase="teacher", attempt=2, kind=kind, message=message, micro_batch_size=8
+    )
+
+
+def test_of_a_failure_people_are_told_the_sentence_and_the_file_has_the_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    message = "training failed (bug): ValueError: no; see x.log:\n  File t.py, line 3\nValueError: no"
+    log_progress(failed("bug", message))
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.message == "car: teacher failed (bug): training failed (bug): ValueError: no; see x.log"
+    assert vars(record)["traceback"] == message
+
+
+def test_of_bad_data_people_are_told_every_line(caplog: pytest.LogCaptureFixture) -> None:
+    log_progress(failed("data_error", "two captures are bad:\na.csv\nb.csv"))
+    (record,) = caplog.records
+    assert record.message.endswith("two captures are bad:\na.csv\nb.csv")
+
+
+def test_where_graphs_are_read_is_told_once_and_again_when_it_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    say = ProgressLog()
+    with caplog.at_level(logging.INFO, "core.progress"):
+        for phase, placement in (
+            ("teacher", "resident"),
+            ("student", "resident"),
+            ("fusion", "mapped"),
+        ):
+            say(
+                StorePlaced(
+                    dataset="car",
+                    phase=phase,
+                    placement=placement,
+                    num_bytes=1,
+                    room_bytes=2,
+                    reason="so it is",
+                )
+            )
+    told = [vars(record)["phase"] for record in caplog.records]
+    assert told == ["teacher", "fusion"]
+
+
+def test_bottlenecks_are_told_with_what_to_change(caplog: pytest.LogCaptureFixture) -> None:
+    found = ModelBottleneck(
+        dataset="car",
+        phase="teacher",
+        model="teacher_gat",
+        bottleneck="data_wait",
+        cause="storage",
+        reason="62 % of the time waits for data.",
+        change="raise dataset.num_workers.",
+        settings=("dataset.num_workers",),
+        numbers={},
+        missing=(),
+    )
+    with caplog.at_level(logging.INFO, "core.progress"):
+        log_bottleneck(found)
+    (record,) = caplog.records
+    assert record.message == (
+        "car: teacher_gat: data_wait: 62 % of the time waits for data. To change: raise dataset.num_workers."
     )
