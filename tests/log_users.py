@@ -10,15 +10,22 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from core.errors import DamagedLogError
+from core.events import telemetry, telemetry_files
 from core.events.event import Event, new_event
 from core.events.log import EventLog
+from core.events.telemetry import ResourceSample, TelemetryWriter, read_telemetry
 from tests.file_operations import Operation, watching
+
+_START = datetime(2026, 11, 3, tzinfo=UTC)
 
 
 def event(name: str) -> Event:
@@ -94,9 +101,9 @@ def _work(job: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _script(job: dict[str, Any]) -> None:
-    """Append batches (lists of names) and compact (None), killed at a boundary between file operations."""
-    left = job["kill_at"]
+@contextmanager
+def _killed_at(left: int) -> Iterator[None]:
+    """Be killed at a boundary between file operations, or within a write, after so many of them."""
 
     def die(operation: Operation | None = None) -> None:
         nonlocal left
@@ -115,8 +122,14 @@ def _script(job: dict[str, Any]) -> None:
         die()
         return result
 
-    log = EventLog(Path(job["root"]))
     with watching(watch):
+        yield
+
+
+def _script(job: dict[str, Any]) -> None:
+    """Append batches (lists of names) and compact (None), killed at a boundary between file operations."""
+    log = EventLog(Path(job["root"]))
+    with _killed_at(job["kill_at"]):
         for names in job["steps"]:
             if names is None:
                 log.compact("plan")
@@ -147,7 +160,68 @@ def _compact(job: dict[str, Any]) -> None:
         EventLog(Path(job["root"])).compact("plan")
 
 
-_JOBS = {"script": _script, "write": _write, "read": _read, "compact": _compact}
+def telemetry_writer(root: Path) -> TelemetryWriter:
+    """One that merges soon, and into files that are full soon."""
+    telemetry.FLUSHES_PER_MERGE, telemetry_files.FULL_BYTES = 3, 30_000
+    return TelemetryWriter(root, "plan", "dataset")
+
+
+def samples(writer: int, numbers: Iterable[int]) -> list[ResourceSample]:
+    """Samples that tell who wrote them, and how many that one wrote before."""
+    return [
+        ResourceSample(
+            occurred_at=_START + timedelta(seconds=number), gpu_index=writer, gpu_pcie_width=number
+        )
+        for number in numbers
+    ]
+
+
+def _flush(job: dict[str, Any]) -> None:
+    """Write telemetry, killed at a boundary between file operations."""
+    writer = telemetry_writer(Path(job["root"]))
+    with _killed_at(job["kill_at"]):
+        for number in range(job["num_flushes"]):
+            writer.write(samples(job["writer"], [2 * number, 2 * number + 1]))
+            _acknowledge(job, [str(number)])
+        writer.merge()
+
+
+def _flush_for_ever(job: dict[str, Any]) -> None:
+    writer = telemetry_writer(Path(job["root"]))
+    for number in range(1_000_000):
+        writer.write(samples(os.getpid(), [number]))
+        _acknowledge(job, [f"{os.getpid()} {number}"])
+
+
+def _watch_telemetry(job: dict[str, Any]) -> None:
+    """See that nothing that was there is ever gone, twice there, or there before what came before it."""
+    known: dict[int, int] = {}
+    while True:
+        found = counted(read_telemetry(Path(job["root"])))
+        if any(found.get(writer, 0) < num for writer, num in known.items()):
+            raise DamagedLogError(f"{known} were there, then {found}")
+        known = found
+
+
+def counted(frame: pl.DataFrame) -> dict[int, int]:
+    """Number of samples by writer, if each writer's are there from the first on, once and in order."""
+    found = {}
+    for (writer,), rows in frame.group_by("gpu_index"):
+        if rows.sort("gpu_pcie_width")["gpu_pcie_width"].to_list() != list(range(rows.height)):
+            raise DamagedLogError(f"of {writer} there is {rows['gpu_pcie_width'].to_list()}")
+        found[int(str(writer))] = rows.height
+    return found
+
+
+_JOBS = {
+    "script": _script,
+    "write": _write,
+    "read": _read,
+    "compact": _compact,
+    "flush": _flush,
+    "flush for ever": _flush_for_ever,
+    "watch telemetry": _watch_telemetry,
+}
 
 
 def _acknowledge(job: dict[str, Any], names: list[str]) -> None:

@@ -23,11 +23,11 @@ import polars as pl
 from core.errors import ConcurrencyError, DamagedLogError, EventLogError
 from core.events.catalogue import check_known
 from core.events.event import Event
+from core.events.seal import encode_frame
 from core.events.segments import (
     EMPTY,
     Head,
     decode_segments,
-    encode_frame,
     encode_segment,
     follow_chain,
     to_events,

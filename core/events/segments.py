@@ -17,6 +17,7 @@ import polars as pl
 
 from core.errors import DamagedLogError, EventLogError
 from core.events.event import Event, StoredPayload
+from core.events.seal import encode_frame, is_changed, is_intact, is_sealed
 
 UNCHAINED_SCHEMA = pl.Schema(
     [
@@ -44,9 +45,6 @@ _LINE = pl.concat_str(
     separator="\t",
 )
 """What is hashed of each row; JSON and the other columns hold no line break or tab."""
-
-_SEAL = b"file_sha256="
-_NO_DIGEST = b"0" * 64
 
 Row = tuple[int, str, str, str, int, datetime, str]
 
@@ -94,27 +92,6 @@ def encode_segment(events: Sequence[Event], head: Head) -> tuple[bytes, Head]:
     return encode_frame(chained.cast(SCHEMA)), Head(number, events[-1].position, sha256)
 
 
-def encode_frame(frame: pl.DataFrame) -> bytes:
-    """Rows as a sealed parquet file."""
-    file = io.BytesIO()
-    frame.write_parquet(file, metadata={"seal": (_SEAL + _NO_DIGEST).decode()})
-    content = file.getvalue()
-    before, _, after = content.rpartition(_NO_DIGEST)  # metadata come last in a parquet file
-    return b"".join((before, hashlib.sha256(content).hexdigest().encode(), after))
-
-
-def is_changed(content: bytes) -> bool:
-    """Whether a file is not as it was when it was sealed; files of release 0.1.0 never were."""
-    return _SEAL in content and not _is_intact(content)
-
-
-def _is_intact(content: bytes) -> bool:
-    start = content.rfind(_SEAL) + len(_SEAL)
-    end = start + len(_NO_DIGEST)
-    unsealed = b"".join((content[:start], _NO_DIGEST, content[end:]))
-    return hashlib.sha256(unsealed).hexdigest().encode() == content[start:end]
-
-
 def decode_segments(contents: Sequence[tuple[str, int, bytes]]) -> pl.DataFrame:
     """Rows of many segments.
 
@@ -131,7 +108,7 @@ def decode_segments(contents: Sequence[tuple[str, int, bytes]]) -> pl.DataFrame:
         return SCHEMA.to_frame()
     try:
         # Polars skips an empty file without a word, and may read a file with a flipped bit.
-        if not all(_is_intact(content) for _, _, content in contents):
+        if not all(is_intact(content) for _, _, content in contents):
             raise pl.exceptions.ComputeError("a file was changed, or is of release 0.1.0")
         return pl.scan_parquet([content for _, _, content in contents], schema=SCHEMA).collect()
     except (pl.exceptions.PolarsError, OSError):
@@ -145,7 +122,7 @@ def _decode_one(name: str, number: int, content: bytes) -> pl.DataFrame:
         frame = pl.read_parquet(io.BytesIO(content))
         if frame.schema == UNCHAINED_SCHEMA:
             frame = _without_hashes(frame, number)
-        elif _SEAL not in content:
+        elif not is_sealed(content):
             frame = frame.clear()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, *_UNREADABLE) as error:
         raise DamagedLogError(

@@ -2,25 +2,36 @@
 
 ::
 
-    {root}/plan={plan_id}/dataset={dataset}/{time}-{random}.parquet     one per flush
+    {root}/plan={plan_id}/dataset={dataset}/{time}-{writer}-{first}-{last}.parquet
 
-A file appears whole or not at all; its name is never used twice. Temporary files end in ``.tmp`` and are
-ignored by readers.
+One file per flush, merged as they become many: see ``core.events.telemetry_files``. A file appears whole or
+not at all; its name is never used twice. Temporary files end in ``.tmp`` and are ignored by readers.
 """
 
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import quote, unquote
 
 import polars as pl
 
 from core.errors import DamagedLogError, EventLogError
 from core.events.files import make_folder, put_if_absent
-from core.events.segments import encode_frame, is_changed
+from core.events.seal import encode_frame
+from core.events.telemetry_files import check_files, counting_files, flush_name, merge_files
+
+FLUSHES_PER_MERGE = 64
+
+Samples: TypeAlias = pl.LazyFrame | pl.DataFrame
+"""Resource samples: columns of ``TELEMETRY_SCHEMA``."""
+
+_Found = TypeVar("_Found")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +176,8 @@ class TelemetryWriter:
 
     def __init__(self, root: Path, plan_id: str, dataset: str) -> None:
         self.folder = root / _partition("plan", plan_id) / _partition("dataset", dataset)
+        self._id = uuid.uuid4().hex
+        self._num_flushes = 0
 
     def write(self, samples: Sequence[ResourceSample]) -> None:
         """Write samples as one file, durably; nothing is written for none.
@@ -175,61 +188,95 @@ class TelemetryWriter:
         if not samples:
             return
         frame = pl.DataFrame(samples, schema=SAMPLE_SCHEMA)
-        name = f"{samples[0].occurred_at:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex}.parquet"
+        path = self.folder / flush_name(samples[0].occurred_at, self._id, self._num_flushes)
+        self._num_flushes += 1  # a number that failed is not used again
         try:
             make_folder(self.folder)
-            put_if_absent(self.folder / name, encode_frame(frame))
+            put_if_absent(path, encode_frame(frame))
         except OSError as error:
+            with suppress(OSError):  # it may have its name already: the samples will be written again
+                path.unlink(missing_ok=True)
             raise EventLogError(f"cannot write telemetry to {self.folder}: {error}") from error
+        if self._num_flushes % FLUSHES_PER_MERGE == 0:
+            self.merge()
+
+    def merge(self) -> None:
+        """Merge small files of this plan and dataset; where that fails they stay as they are."""
+        try:
+            if self._num_flushes:
+                merge_files(self.folder)
+        except (OSError, EventLogError) as error:
+            _LOG.warning("telemetry stays in many small files: %s", error)
+
+
+def reduce_telemetry(root: Path, plan_id: str | None, reduce: Callable[[pl.LazyFrame], _Found]) -> _Found:
+    """Check the seals of resource samples, and reduce them to something small.
+
+    Args:
+        root: Folder of all telemetry.
+        plan_id: Only this plan's; None for all.
+        reduce: Gets the samples with the columns of ``TELEMETRY_SCHEMA``, those of one flush after the other
+            and in no order beyond that. A column that a file of an older release lacks is null, one that this
+            release does not know is left out. It is called again where files were merged away meanwhile.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        DamagedLogError: A file is empty, torn, changed or of other columns; it is named.
+    """
+    while True:
+        files = _list(root, plan_id)
+        try:
+            check_files([path for paths in files.values() for path in paths], SAMPLE_SCHEMA)
+            return reduce(_scan(files))
+        except FileNotFoundError as error:
+            if files == _list(root, plan_id):
+                raise DamagedLogError(f"a telemetry file vanished: {error}; restore it") from error
 
 
 def read_telemetry(root: Path, plan_id: str | None = None) -> pl.DataFrame:
-    """Read resource samples.
+    """Read all resource samples, where there are few.
 
     Args:
         root: Folder of all telemetry.
         plan_id: Only this plan's; None for all.
 
     Returns:
-        Columns of ``TELEMETRY_SCHEMA`` ordered by time, plan, dataset and GPU. A column that a file of an
-        older release lacks is null, one that this release does not know is left out. Empty if nothing was
-        sampled.
+        Columns of ``TELEMETRY_SCHEMA`` ordered by time, plan, dataset and GPU. Empty if nothing was sampled.
 
     Raises:
-        DamagedLogError: A file is empty, torn or of other columns; it is named.
+        DamagedLogError: A file is empty, torn, changed or of other columns; it is named.
     """
+    order = ("occurred_at", "plan", "dataset", "gpu_index")
+    return reduce_telemetry(
+        root, plan_id, lambda samples: samples.sort(*order, maintain_order=True).collect()
+    )
+
+
+def _list(root: Path, plan_id: str | None) -> dict[Path, list[Path]]:
     plan = _partition("plan", plan_id) if plan_id is not None else "plan=*"
-    frames = [TELEMETRY_SCHEMA.to_frame()]
-    for folder in sorted(root.glob(f"{plan}/dataset=*")):
-        if files := sorted(folder.glob("*.parquet")):
-            names = [
-                pl.lit(unquote(part.name.partition("=")[2])).alias(column)
-                for column, part in (("plan", folder.parent), ("dataset", folder))
-            ]
-            frames.append(_read_files(files).select(*names, *SAMPLE_SCHEMA))
-    return pl.concat(frames).sort("occurred_at", "plan", "dataset", "gpu_index", maintain_order=True)
+    folders = sorted(root.glob(f"{plan}/dataset=*"))
+    return {folder: files for folder in folders if (files := counting_files(folder))}
 
 
-def _read_files(files: list[Path]) -> pl.DataFrame:
-    try:
-        for path in files:  # polars skips an empty file without a word
-            if not (content := path.read_bytes()) or is_changed(content):
-                raise pl.exceptions.ComputeError(f"{path} is not as it was written")
-        return pl.scan_parquet(
-            files,
+def _scan(files: Mapping[Path, list[Path]]) -> pl.LazyFrame:
+    frames = [TELEMETRY_SCHEMA.to_frame().lazy()]
+    for folder, paths in files.items():
+        names = [
+            pl.lit(unquote(part.name.partition("=")[2])).alias(column)
+            for column, part in (("plan", folder.parent), ("dataset", folder))
+        ]
+        scanned = pl.scan_parquet(
+            paths,
             schema=SAMPLE_SCHEMA,
             hive_partitioning=False,
+            glob=False,
             missing_columns="insert",
             extra_columns="ignore",
-        ).collect()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        if len(files) == 1:
-            raise DamagedLogError(
-                f"telemetry file {files[0]} cannot be read: {error}; restore or remove it"
-            ) from error
-        for path in files:  # which one is it?
-            _read_files([path])
-        raise
+        )
+        frames.append(scanned.select(*names, *SAMPLE_SCHEMA))
+    return pl.concat(frames)
 
 
 def _partition(key: str, value: str) -> str:

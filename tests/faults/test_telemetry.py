@@ -1,14 +1,20 @@
 """Telemetry when its writer is killed or its disk is full."""
 
+import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.events import telemetry, telemetry_files
 from core.events.telemetry import read_telemetry
+from tests.log_users import LogUsers, counted, log_users, samples, telemetry_writer
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +42,79 @@ try:
 except EventLogError as error:
     print(error)
 """
+ROUNDS = int(os.environ.get("LOG_KILL_ROUNDS", "1"))
+
+
+@pytest.fixture(autouse=True)
+def merging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When files are merged is as it was after each test."""
+    monkeypatch.setattr(telemetry, "FLUSHES_PER_MERGE", telemetry.FLUSHES_PER_MERGE)
+    monkeypatch.setattr(telemetry_files, "FULL_BYTES", telemetry_files.FULL_BYTES)
+
+
+@pytest.fixture(scope="module")
+def users() -> Iterator[LogUsers]:
+    with log_users() as running:
+        yield running
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.parquet"))
+
+
+def test_a_writer_killed_at_any_file_operation_loses_nothing_and_no_sample_counts_twice(
+    users: LogUsers, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    writer = telemetry_writer(before)  # it is no more: its files are merged by those who come after it
+    for number in range(4):
+        writer.write(samples(1, [number]))
+    assert len(files_of(before)) == 2
+    code, kill_at, left_behind = -signal.SIGKILL, 0, 0
+    while code == -signal.SIGKILL:
+        place = tmp_path / str(kill_at)
+        root, acknowledged, errors = place / "telemetry", place / "acknowledged", place / "errors"
+        shutil.copytree(before, root)
+        job = {"root": str(root), "acknowledged": str(acknowledged), "errors": str(errors)}
+        code = users.wait(users.start(do="flush", writer=2, num_flushes=4, kill_at=kill_at, **job))
+        kill_at += 1
+
+        known = len(acknowledged.read_text().split()) if acknowledged.exists() else 0
+        found = counted(read_telemetry(root))
+        assert found.pop(1) == 4
+        assert found.get(2, 0) in (2 * known, 2 * known + 2)
+        left_behind += len(files_of(root)) > 2 + known
+        writer = telemetry_writer(root)
+        writer.write(samples(3, [0]))
+        writer.merge()
+        assert counted(read_telemetry(root)) == {1: 4, 3: 1, **found}
+        assert len(files_of(root)) == 2 + bool(found)
+        shutil.rmtree(place)
+    assert code == 0
+    assert kill_at > 40
+    assert left_behind, "some were killed between put and delete"
+
+
+def test_readers_see_every_sample_once_while_files_are_written_merged_and_their_writers_killed(
+    users: LogUsers, tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    root, acknowledged, errors = tmp_path / "telemetry", tmp_path / "acknowledged", tmp_path / "errors"
+    job = {"root": str(root), "acknowledged": str(acknowledged), "errors": str(errors)}
+    readers = [users.start(do="watch telemetry", **job) for _ in range(2)]
+    for _ in range(6 * ROUNDS):
+        writers = [users.start(do="flush for ever", **job) for _ in range(2)]
+        time.sleep(0.3 + 0.2 * chance.random())
+        assert [users.kill(writer) for writer in writers] == [-signal.SIGKILL] * 2
+    assert [users.kill(reader) for reader in readers] == [-signal.SIGKILL] * 2
+    assert not errors.exists(), errors.read_text()
+    found, known = counted(read_telemetry(root)), dict[int, int]()
+    for line in acknowledged.read_text().splitlines():
+        writer, number = map(int, line.split())
+        known[writer] = number + 1
+    assert found.keys() >= known.keys()
+    assert all(found[writer] in (num, num + 1) for writer, num in known.items())
+    assert len(files_of(root)) < sum(found.values()) / 3
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.013, 0.05, 0.11])

@@ -22,7 +22,9 @@ VALUES = {
 samples = st.builds(
     ResourceSample, **{name: VALUES[kind] for name, kind in get_type_hints(ResourceSample).items()}
 )
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+names = st.sampled_from(["p", "d"]) | st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
+)
 flushes = st.lists(st.tuples(names, names, st.lists(samples, max_size=4)), max_size=5)
 
 
@@ -31,14 +33,18 @@ def _content(row: dict[str, Any]) -> str:
 
 
 @settings(deadline=None, max_examples=60)
-@given(flushes)
+@given(flushes, st.integers(0, 4))
 def test_every_sample_comes_back_under_its_plan_and_dataset(
-    written: list[tuple[str, str, list[ResourceSample]]],
+    written: list[tuple[str, str, list[ResourceSample]]], merge_after: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "telemetry"
+        writers: dict[tuple[str, str], TelemetryWriter] = {}
         for plan, dataset, rows in written:
-            TelemetryWriter(root, plan, dataset).write(rows)
+            writer = writers.setdefault((plan, dataset), TelemetryWriter(root, plan, dataset))
+            writer.write(rows)
+            if len(rows) == merge_after:
+                writer.merge()
         expected = [{"plan": p, "dataset": d, **asdict(row)} for p, d, rows in written for row in rows]
         frame = read_telemetry(root)
         by_content = sorted(expected, key=_content)

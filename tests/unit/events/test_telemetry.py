@@ -9,12 +9,15 @@ import polars as pl
 import pytest
 
 from core.errors import DamagedLogError, EventLogError
+from core.events.seal import encode_frame
 from core.events.telemetry import (
+    FLUSHES_PER_MERGE,
     SAMPLE_SCHEMA,
     TELEMETRY_SCHEMA,
     ResourceSample,
     TelemetryWriter,
     read_telemetry,
+    reduce_telemetry,
 )
 
 START = datetime(2026, 11, 3, 9, 15, tzinfo=UTC)
@@ -157,3 +160,95 @@ def test_a_flipped_bit_is_refused_by_name_or_changes_nothing(tmp_path: Path) -> 
         except DamagedLogError as error:
             refused += file.name in str(error)
     assert refused >= len(range(0, len(written), 29)) - 1
+
+
+def test_files_of_one_flush_are_merged_as_they_become_many_and_at_the_end(tmp_path: Path) -> None:
+    writer, other = TelemetryWriter(tmp_path, "p", "a"), TelemetryWriter(tmp_path, "p", "a")
+    other.write([sample(1000)])
+    for second in range(2 * FLUSHES_PER_MERGE + 3):
+        writer.write([sample(second)])
+    assert len(files_of(tmp_path)) == 1 + 1 + 3
+    writer.merge()
+    assert len(files_of(tmp_path)) == 2, "one of each writer"
+    seconds = [*range(2 * FLUSHES_PER_MERGE + 3), 1000]
+    assert read_telemetry(tmp_path)["cpu_percent"].to_list() == [float(second) for second in seconds]
+
+
+def test_a_full_file_is_merged_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    for second in range(10):
+        writer.write([sample(second)])
+    writer.merge()
+    (full,) = files_of(tmp_path)
+    monkeypatch.setattr("core.events.telemetry_files.FULL_BYTES", full.stat().st_size)
+    for second in range(10, 12):
+        writer.write([sample(second)])
+    writer.merge()
+    assert len(files_of(tmp_path)) == 2
+    assert files_of(tmp_path)[0] == full
+    assert read_telemetry(tmp_path).height == 12
+
+
+def test_merging_keeps_columns_of_other_releases_and_leaves_damaged_files_to_be_told_of(
+    tmp_path: Path,
+) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    for second in range(4):
+        writer.write([sample(second)])
+    first, changed, _, victim = files_of(tmp_path)
+    changed.write_bytes(encode_frame(pl.DataFrame({"occurred_at": [START], "fan_rpm": [900]})))
+    victim.write_bytes(victim.read_bytes()[:-20])
+    writer.merge()
+    merged, left = files_of(tmp_path)
+    assert left == victim
+    assert merged.name.startswith(first.name[:53])
+    assert pl.read_parquet(merged)["fan_rpm"].to_list() == [None, 900, None]
+    with pytest.raises(DamagedLogError, match=victim.name):
+        read_telemetry(tmp_path)
+
+
+def test_a_renamed_file_that_holds_samples_of_another_is_refused(tmp_path: Path) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    for second in range(3):
+        writer.write([sample(second)])
+    writer.merge()
+    (merged,) = files_of(tmp_path)
+    merged.with_name(merged.name.replace("00000000-00000002", "00000001-00000003")).write_bytes(b"")
+    with pytest.raises(DamagedLogError, match="same samples"):
+        read_telemetry(tmp_path)
+
+
+def test_files_merged_away_while_they_are_read_are_read_in_what_replaces_them(
+    tmp_path: Path,
+) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    for second in range(3):
+        writer.write([sample(second)])
+    tries = []
+
+    def reduce(samples: pl.LazyFrame) -> int:
+        tries.append(len(files_of(tmp_path)))
+        if len(tries) == 1:
+            writer.merge()
+        return samples.select("cpu_percent").collect(engine="streaming").height
+
+    assert reduce_telemetry(tmp_path, "p", reduce) == 3
+    assert tries == [3, 1]
+
+
+def test_a_failed_flush_leaves_nothing_that_would_count_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = TelemetryWriter(tmp_path, "p", "a")
+    writer.write([sample(0)])
+
+    def fail(folder: Path) -> None:
+        raise OSError(5, "Input/output error", str(folder))
+
+    with monkeypatch.context() as failing:
+        failing.setattr("core.events.files.fsync_folder", fail)
+        with pytest.raises(EventLogError, match="Input/output error"):
+            writer.write([sample(1)])
+    writer.write([sample(1), sample(2)])
+    writer.merge()
+    assert read_telemetry(tmp_path)["cpu_percent"].to_list() == [0.0, 1.0, 2.0]

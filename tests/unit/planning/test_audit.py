@@ -9,7 +9,7 @@ import pytest
 from core.events.catalogue import ChainStarted, Fact, PlanCreated, PlanFinished, to_event
 from core.events.event import Event
 from core.events.log import EventLog
-from core.events.segments import encode_frame
+from core.events.seal import encode_frame
 from core.planning.audit import as_it_was, audit
 from settings.errors import SettingsError
 
