@@ -5,10 +5,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
 from core.errors import EventLogError
+from core.logs import Sentences
 from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
 
@@ -70,7 +72,7 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
         help="where captures are; with --resume: where they are now",
     )
     add_environment_argument(parser)
-    add_common_arguments(parser)
+    add_common_arguments(parser, verbose="debug logging, and a live view of plan and machine while it goes")
     arguments = parser.parse_args(argv)
     if arguments.resume:
         planned = ("force_retrain", "dry_run", "datasets", "priority_datasets", "environment")
@@ -120,11 +122,11 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
     return run_command(analyze)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags that every command has."""
+def add_common_arguments(parser: argparse.ArgumentParser, verbose: str = "debug logging") -> None:
+    """Flags that every command has; `verbose` is what that flag does."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")
     parser.add_argument("--output-dir", type=folder, metavar="DIR", help="where outputs go")
-    parser.add_argument("--verbose", action="store_true", help="debug logging")
+    parser.add_argument("--verbose", action="store_true", help=verbose)
 
 
 def add_environment_argument(parser: argparse.ArgumentParser) -> None:
@@ -217,15 +219,15 @@ def _retrain(arguments: argparse.Namespace) -> int:
     with hold(coordinator.layout.root):
         plans = set(log.streams())
         seen = log.heads(arguments.resume)[-1].position if arguments.resume else -1
-    # The Prefect UI keeps Prefect's logs and ours; the terminal shows our progress only.
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "core.progress")
-    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    # The Prefect UI and the orchestrator's log keep Prefect's lines; the terminal shows our progress only.
     if not arguments.verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     LOG.info("starting; the first start of a Prefect server takes a while")
     from flows.server import prefect_api
+    from flows.watch import watched_run
 
-    with prefect_api(coordinator.layout.root) as url:
+    watched = watched_run(coordinator.layout.root, arguments.resume, plans)
+    with watched if arguments.verbose else nullcontext(), prefect_api(coordinator.layout.root) as url:
         from flows.retrain import retrain
 
         LOG.info("Prefect API at %s", url)
@@ -257,7 +259,8 @@ def _retrain(arguments: argparse.Namespace) -> int:
 def show_progress(level: int) -> None:
     """Send the progress log to standard output."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.setFormatter(Sentences("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.setLevel(level)
     log = logging.getLogger("core")
     log.addHandler(handler)
     log.setLevel(level)

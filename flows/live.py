@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from core.resources.process_manager import ProcessManager
 from core.resources.process_state import ProcessStatus
-from flows.tables import styled, table
+from flows.tables import safe, styled, table
 
 _GIB = 2**10  # MiB
 
@@ -51,10 +50,10 @@ def _process_table(processes: Sequence[ProcessStatus], plan_id: str) -> Table:
     for p in processes:
         speed = f", {p.graphs_per_s:.0f} graphs/s" if p.graphs_per_s else ""
         shown.add_row(
-            escape(p.name.removeprefix(f"{plan_id}-")),
+            safe(p.name.removeprefix(f"{plan_id}-")),
             styled(p.state),
             str(p.pid or ""),
-            escape(p.doing + speed),
+            safe(p.doing + speed),
             "" if p.since_s is None else f"{p.since_s:.0f} s",
             str(p.num_restarts or ""),
             "" if p.rss_mib is None else f"{p.rss_mib:.0f} MiB",
@@ -72,7 +71,7 @@ def _resource_table(status: Mapping[str, Any]) -> Table:
     for gpu in status["gpus"]:
         heat = f"{_number(gpu['gpu_temperature_c'], '°C')}, {_number(gpu['gpu_power_w'], 'W')}"
         name = f"GPU {gpu['gpu_index']} {gpu['gpu_name'] or ''}"
-        shown.add_row(escape(name), f"{_number(gpu['gpu_utilization_percent'], '%')}, {heat}", "")
+        shown.add_row(safe(name), f"{_number(gpu['gpu_utilization_percent'], '%')}, {heat}", "")
         shown.add_row("VRAM", _gib(gpu["vram_used_mib"]), _gib(gpu["vram_total_mib"]))
     if not status["gpus"]:
         shown.add_row("GPU", "none", "")

@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from core.errors import DamagedLogError
 from core.events.catalogue import PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.audit import as_it_was, readable
-from core.planning.lock import is_held
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
+from core.planning.watching import plan_statuses
 from flows.cli import DONE, add_common_arguments, left_out, plan_name, run_command, settings_of
 from flows.live import print_live
-from flows.tables import styled, table
+from flows.tables import safe, styled, table
 from settings.errors import SettingsError
 from settings.layout import Layout
 
@@ -37,16 +35,42 @@ def status_command(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m flows.status", description="How plans and models stand.")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.status",
+        description="How plans and models stand.",
+        epilog="Exit codes: 0 shown (with --watch: the plan has ended, well or not), 1 a plan cannot be "
+        "read, 2 bad usage or settings, 130 stopped by Ctrl-C.",
+    )
     parser.add_argument(
         "--plan", type=plan_name, metavar="PLAN_ID", help="show this plan's phases; default the newest"
     )
     parser.add_argument(
         "--at", type=int, metavar="POSITION", help="show everything as it was after this event of the plan"
     )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--watch", action="store_true", help="follow a plan in the terminal until it has ended")
+    way.add_argument("--serve", action="store_true", help="follow plans in the browser until Ctrl-C")
+    parser.add_argument("--port", type=int, default=8765, help="where on loopback; default %(default)s")
     add_common_arguments(parser)
     arguments = parser.parse_args(argv)
-    return run_command(lambda: _print_status(settings_of(arguments).output_dir, arguments.plan, arguments.at))
+    if arguments.at is not None and (arguments.watch or arguments.serve):
+        parser.error("--at shows the past: it has no meaning with --watch or --serve")
+    return run_command(lambda: _show(arguments))
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    output_dir = settings_of(arguments).output_dir
+    if arguments.watch:
+        from flows.watch import watch
+
+        watch(output_dir, arguments.plan)
+        return DONE
+    if arguments.serve:
+        from flows.serve import serve
+
+        serve(output_dir, arguments.port)
+        return DONE
+    return _print_status(output_dir, arguments.plan, arguments.at)
 
 
 def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -> int:
@@ -75,14 +99,7 @@ def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -
             markup=False,
         )
     states = {name: PLAN_STATE.fold(past) for name, past in events.items()}
-    statuses = {name: state.status for name, state in states.items()}
-    if position is None:
-        newest = max(states, key=lambda name: str(states[name].last_event_at))
-        for name, status in statuses.items():
-            if status == "running" and not (name == newest and is_held(output_dir)):
-                statuses[name] = "interrupted"
-    for name, error in problems.items():
-        statuses[name] = "damaged" if isinstance(error, DamagedLogError) else "unreadable"
+    statuses = plan_statuses(states, problems, output_dir if position is None else None)
     console.print(_plans_table(statuses, states))
     console.print(_phases_table(chosen, states[chosen], progress(events[chosen], states[chosen])))
     console.print(_models_table(fold_registry(events.values())))
@@ -100,7 +117,7 @@ def _plans_table(statuses: Mapping[str, str], states: Mapping[str, PlanState]) -
     for name, status in sorted(statuses.items()):
         state = states.get(name, PLAN_STATE.initial)
         times = [f"{t:%Y-%m-%d %H:%M:%S}" if t else "" for t in (state.started_at, state.last_event_at)]
-        shown.add_row(name, styled(status), *times, ", ".join(state.datasets))
+        shown.add_row(name, styled(status), *times, safe(", ".join(state.datasets)))
     return shown
 
 
@@ -109,7 +126,7 @@ def _phases_table(plan_id: str, state: PlanState, epochs: dict[PhaseName, str]) 
     for (dataset, phase), phase_state in state.phases.items():
         detail = epochs.get((dataset, phase), "") if phase_state.status == "running" else phase_state.reason
         attempts = str(phase_state.attempts or "")
-        shown.add_row(dataset, phase, styled(phase_state.status), attempts, escape(detail))
+        shown.add_row(safe(dataset), phase, styled(phase_state.status), attempts, safe(detail))
     return shown
 
 
@@ -133,7 +150,8 @@ def _last_error(events: Sequence[Event]) -> list[str]:
 def _models_table(view: RegistryView) -> Table:
     shown = table("\nModels", "dataset", "phase", "sha256", "captures", "file")
     for (dataset, phase), model in sorted(view.models.items()):
-        shown.add_row(dataset, phase, model.sha256[:12], model.data_digest[:12], Path(model.path).name)
+        digests = model.sha256[:12], model.data_digest[:12]
+        shown.add_row(safe(dataset), phase, *digests, safe(Path(model.path).name))
     return shown
 
 

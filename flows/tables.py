@@ -1,12 +1,15 @@
 """Tables of the terminal: one look for all commands."""
 
+from rich.markup import escape
 from rich.table import Table
 
-_STYLES = {
+STYLES = {
     "completed": "green",
     "failed": "red",
     "blocked": "yellow",
     "running": "cyan",
+    "pending": "dim",
+    "skipped": "dim",
     "interrupted": "yellow",
     "unchanged": "green",
     "unhashed": "yellow",
@@ -31,6 +34,16 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def printable(text: str) -> str:
+    """Text of one line without what would move the cursor or change the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def safe(text: str) -> str:
+    """Text that is neither markup nor, but for the ends of its lines, anything but printable."""
+    return escape("\n".join(map(printable, text.splitlines())))
+
+
 def styled(status: str) -> str:
     """A status in its colour."""
-    return f"[{style}]{status}[/]" if (style := _STYLES.get(status)) else status
+    return f"[{style}]{status}[/]" if (style := STYLES.get(status)) else status

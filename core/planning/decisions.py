@@ -74,7 +74,12 @@ def sentences(fact: Fact) -> list[Sentence]:
             tone, where = "warn" if again else "info", f"{fact.dataset} {fact.phase}"
             return [(tone, where, text) for text in again + fact.choices]
         case ConfigRecommended():
-            return [("info", "", f"advice for next time: {reason}") for reason in fact.reasons]
+            changes = [
+                f"{item['setting']} {item['before']} → {item['value']}"
+                for item in fact.advice
+                if item["value"] != item["before"]
+            ]
+            return [("info", "", f"advice for next time: {', '.join(changes) or 'change nothing'}")]
     return []
 
 
@@ -87,9 +92,14 @@ def stopped_early(num_done: int, num_epochs: int, patience: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``48 s``, ``12 min``, ``2 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    """A time for people: ``4.8 s``, ``48 s``, ``3 min 20 s``, ``12 min``, ``2 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if round(seconds) < 600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest:02} s" if rest else f"{minutes} min"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 

@@ -20,7 +20,6 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.projection import Projection
-from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen
 from core.planning.decisions import sentences, stopped_early
 from core.planning.phases import EVALUATION, FUSION, STUDENT, TEACHER
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState
@@ -139,10 +138,6 @@ def _track(state: LiveState, fact: Fact, at: datetime) -> LiveState:
             key = (fact.dataset, EVALUATION)
         case PhaseStarted() | PhaseFinished() | PhaseFailed() | EpochFinished() | TrainingResumed():
             key = (fact.dataset, fact.phase)
-        case PackLimitChosen() | PackLimitChanged() | InputAdjusted():
-            key = (fact.dataset, fact.phase)
-            if fact.model not in MODELS_OF.get(fact.phase, ()):
-                return state  # a limit for scoring
         case _:
             return state
     before = state.tracks.get(key, PhaseTrack())
@@ -178,7 +173,7 @@ def _apply_to_phase(track: PhaseTrack, fact: Fact, at: datetime) -> PhaseTrack:
             changes = {"num_thresholds": track.num_thresholds + 1}
         case ModelEvaluated():
             changes = {"num_evaluated": track.num_evaluated + 1}
-        case TrainingResumed() | EpochFinished() | PackLimitChosen() | PackLimitChanged() | InputAdjusted():
+        case TrainingResumed() | EpochFinished():
             models = dict(track.models)
             models[fact.model] = _apply_to_model(models.get(fact.model, ModelTrack()), fact)
             expected = MODELS_OF.get(fact.phase, ())

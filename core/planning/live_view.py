@@ -3,7 +3,7 @@
 ``as_json`` gives the same as JSON. Times are UTC in ISO 8601; what is unknown is None.
 """
 
-import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -252,4 +252,10 @@ class LiveView:
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON's types."""
-        return dataclasses.asdict(self)
+        plain: dict[str, Any] = json.loads(to_json(self))
+        return plain
+
+
+def to_json(part: Any) -> str:
+    """A view, or a part of one, as JSON: an object for each dataclass, with its fields."""
+    return json.dumps(part, default=vars, allow_nan=False, separators=(",", ":"))

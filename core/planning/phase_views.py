@@ -1,5 +1,6 @@
 """Phases as people see them: what the log tells, what the heartbeat adds, what past plans let expect."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ def pulse_of(process: ProcessStatus | None) -> Pulse:
     epoch, step, num_steps = (_number(figures, name) for name in ("epoch", "step", "num_steps"))
     done = None
     if epoch is not None:
-        done = epoch + (step / num_steps if step is not None and num_steps else trained[1] == "validating")
+        validating = _NEARLY if trained[1] == "validating" else 0.0
+        done = epoch + (min(_NEARLY, step / num_steps) if step is not None and num_steps else validating)
     return Pulse(
         process.doing,
         trained[2],
@@ -259,4 +261,4 @@ def _elapsed_s(track: PhaseTrack, now: datetime) -> float:
 
 def _number(figures: Mapping[str, Any], name: str) -> float | None:
     value = figures.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

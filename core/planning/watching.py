@@ -202,19 +202,19 @@ class _Watched:
 
 
 def plan_statuses(
-    states: Mapping[str, PlanState], problems: Mapping[str, EventLogError], output_dir: Path
+    states: Mapping[str, PlanState], problems: Mapping[str, EventLogError], output_dir: Path | None
 ) -> dict[str, str]:
     """What each plan's state means now: one that nobody carries out is interrupted.
 
     Args:
         states: State by plan.
         problems: Plans that cannot be read.
-        output_dir: Where they are.
+        output_dir: Where they are; None where the states are of the past.
     """
     statuses = {name: state.status for name, state in states.items()}
     newest = max(states, key=lambda name: str(states[name].last_event_at), default=None)
     for name, status in statuses.items():
-        if status == "running" and not (name == newest and is_held(output_dir)):
+        if output_dir and status == "running" and not (name == newest and is_held(output_dir)):
             statuses[name] = "interrupted"
     for name, error in problems.items():
         statuses[name] = "damaged" if isinstance(error, DamagedLogError) else "unreadable"
