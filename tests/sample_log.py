@@ -21,7 +21,6 @@ from core.events.catalogue import (
     EpochFinished,
     Fact,
     GraphsBuilt,
-    ModelEvaluated,
     ModelSaved,
     PhaseFailed,
     PhaseFinished,
@@ -44,6 +43,7 @@ from core.events.resource_facts import (
 )
 from core.events.telemetry import ResourceSample, TelemetryWriter
 from settings.app import Settings
+from tests.sample_scores import evaluation, validation
 
 PLAN_ID = "plan-20261103-0915-7f3a"
 START = datetime(2026, 11, 3, 9, 15, tzinfo=UTC)
@@ -128,6 +128,7 @@ class SampleLog:
     plan_id: str
     gpu: bool
     rng: random.Random
+    start: datetime = START
     facts: list[tuple[float, Fact]] = field(default_factory=list)
 
     def say(self, at_s: float, fact: Fact) -> None:
@@ -140,7 +141,7 @@ class SampleLog:
             to_event(self.plan_id, fact)._replace(
                 event_id=f"{position:032x}",
                 position=position,
-                occurred_at=START + timedelta(seconds=at_s),
+                occurred_at=self.start + timedelta(seconds=at_s),
             )
             for position, (at_s, fact) in enumerate(ordered)
         ]
@@ -154,9 +155,10 @@ def sample_events(
     gpu: bool = True,
     failures: bool = True,
     seed: int = 7,
+    start: datetime = START,
 ) -> list[Event]:
     """The events of a whole plan."""
-    log = SampleLog(plan_id, gpu, random.Random(seed))
+    log = SampleLog(plan_id, gpu, random.Random(seed), start)
     settings = Settings(models={"preset": "published"}) if gpu else Settings()
     steps = [
         {
@@ -488,7 +490,7 @@ def _finish(log: SampleLog, dataset: str, phase: str, attempt: int, began: float
                 dataset=dataset,
                 phase=phase,
                 path=f"saved_models/{_FILES[phase].format(dataset)}",
-                sha256=_digest(dataset, phase + "model"),
+                sha256=_digest(dataset, phase + "model", str(log.start)),
                 data_digest=_digest(dataset, "data"),
                 settings_digest=_digest(dataset, phase),
                 parent_sha256="",
@@ -509,47 +511,16 @@ def _finish(log: SampleLog, dataset: str, phase: str, attempt: int, began: float
 
 def _evaluations(log: SampleLog, dataset: str, folders: Sequence[str], now: float) -> None:
     for model in MODELS:
+        threshold = round(0.3 + 0.3 * log.rng.random(), 4)
         log.say(
-            now - 8.0,
-            ThresholdCalibrated(
-                dataset=dataset, model=model, threshold=round(0.3 + 0.3 * log.rng.random(), 4), val_mcc=0.9
-            ),
+            now - 8.0, ThresholdCalibrated(dataset=dataset, model=model, threshold=threshold, val_mcc=0.9)
         )
+        seed = f"{log.plan_id}/{dataset}/{model}"
+        log.say(now - 7.0, validation(dataset, model, seed, _SKILL[model], threshold))
         for number, folder in enumerate(folders):
-            skill = _SKILL[model] * (1.0 if "known_vehicle_known" in folder else 0.8) - 0.1 * log.rng.random()
-            log.say(
-                now - 6.0,
-                ModelEvaluated(dataset=dataset, model=model, folder=folder, metrics=_metrics(skill, number)),
-            )
-
-
-def _metrics(skill: float, number: int) -> dict[str, float | int | None]:
-    one_class = number == len(FOLDERS) - 2 or number == 3
-    defined = {
-        "precision": skill + 0.03,
-        "recall": skill - 0.02,
-        "f1": skill,
-        "macro_f1": skill + 0.01,
-        "mcc": skill - 0.08,
-        "auroc": min(0.999, skill + 0.06),
-        "average_precision": skill + 0.02,
-    }
-    rounded: dict[str, float | int | None] = {
-        name: None if one_class else round(value, 4) for name, value in defined.items()
-    }
-    num_attack = 0 if one_class else 510
-    return rounded | {
-        "labelled": 1,
-        "false_positive_rate": round((1 - skill) / 10, 5),
-        "false_alarms_per_hour": round((1 - skill) * 80, 1),
-        "time_to_alarm_mean_s": None if one_class else round((1 - skill) * 3, 3),
-        "time_to_alarm_max_s": None if one_class else round((1 - skill) * 9, 3),
-        "num_windows": 2900,
-        "num_attack_windows": num_attack,
-        "num_episodes": num_attack // 50,
-        "num_missed_episodes": 0,
-        "true_positives": int(num_attack * skill),
-    }
+            skill = _SKILL[model] * (1.0 if "known_vehicle_known" in folder else 0.9) - 0.1 * log.rng.random()
+            for fact in evaluation(dataset, model, folder, number, seed + folder, skill, threshold):
+                log.say(now - 6.0, fact)
 
 
 def write_telemetry(
