@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -109,9 +110,7 @@ def test_changed_distillation_settings_retrain_student_and_fusion_only(
         "flows.retrain", "--config", str(config(tmp_path, training=training)), "--datasets", "demo",
         "--output-dir", str(finished), "--dry-run",
     )  # fmt: skip
-    actions = {
-        line.split()[1]: line.split()[2] for line in shown.stdout.splitlines() if line.startswith("demo")
-    }
+    actions = dict(re.findall(r"^demo +(\w+) .*?(run|skip): ", shown.stdout, re.MULTILINE))
     assert actions == {
         "graphs": "run",
         "teacher": "skip",
