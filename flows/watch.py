@@ -1,17 +1,19 @@
 """Following a plan in the terminal: ``python -m flows.status --watch``, and ``flows.retrain --verbose``."""
 
+import io
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from core.errors import EventLogError
 from core.planning.live_view import LiveView
@@ -97,7 +99,7 @@ class _Terminal(Console):
     """A console that one thread writes to at a time: none comes between erasing the view and drawing it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(file=sys.stdout)  # the real one, whatever takes its place
         self._writing = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -112,12 +114,42 @@ class _Terminal(Console):
             self._writing.release()
 
 
+class _Above(io.TextIOBase):
+    """Takes the place of a stream: whole lines go above the live view.
+
+    Rich's own stand-in is no help: other consoles of rich, such as that of Prefect's log, look through it.
+    """
+
+    def __init__(self, console: _Terminal, file: TextIO) -> None:
+        self._console, self._file, self._begun = console, file, ""
+
+    def write(self, text: str) -> int:
+        with self._console:
+            *lines, self._begun = (self._begun + text).split("\n")
+            if lines:
+                self._console.print(Text.from_ansi("\n".join(lines)), soft_wrap=True)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
 @contextmanager
 def _live(console: _Terminal, *, transient: bool) -> Iterator[Live]:
-    live = Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=transient)
+    live = Live(
+        console=console,
+        auto_refresh=False,
+        vertical_overflow="crop",
+        transient=transient,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     live.start()
     try:
-        with _logs_above():
+        with _everything_above(console):
             yield live
     finally:
         with console:  # before the lock of `live`, as whoever prints takes them
@@ -166,20 +198,21 @@ def _beside(ended: threading.Event, run: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _logs_above() -> Iterator[None]:
-    """Let what logs to the terminal write above the live view, which has put itself in between."""
+def _everything_above(console: _Terminal) -> Iterator[None]:
+    """Let what is printed and logged to the terminal go above the live view."""
+    streams = {sys.stdout: _Above(console, sys.stdout), sys.stderr: _Above(console, sys.stderr)}
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
-    own = {sys.__stdout__: sys.stdout, sys.__stderr__: sys.stderr}
     moved = [
         (handler, handler.stream)
-        for handler in handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream in own
+        for logger in loggers
+        for handler in getattr(logger, "handlers", ())
+        if isinstance(handler, logging.StreamHandler) and handler.stream in streams
     ]
     for handler, stream in moved:
-        handler.setStream(own[stream])
+        handler.setStream(streams[stream])
     try:
-        yield
+        with redirect_stdout(streams[sys.stdout]), redirect_stderr(streams[sys.stderr]):
+            yield
     finally:
         for handler, stream in moved:
             handler.setStream(stream)
