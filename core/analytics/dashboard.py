@@ -11,7 +11,7 @@ import vl_convert
 from core.analytics import html
 from core.analytics.board import Dashboard
 from core.analytics.charts.base import Chart
-from core.analytics.pages import health, models, run
+from core.analytics.pages import fleet, health, models, run
 from core.analytics.pages.parts import TONES, Place
 from core.analytics.theme import DARK, LIGHT, css_variables, vega_config
 
@@ -31,7 +31,7 @@ class Page(NamedTuple):
 PAGES = (
     Page("run", "Run", run.render),
     Page("models", "Models", models.render),
-    # Fleet comes here.
+    Page("fleet", "Fleet", fleet.render),
     Page("health", "Health", health.render),
 )
 
