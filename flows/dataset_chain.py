@@ -6,6 +6,7 @@ from prefect import flow
 
 from core.errors import TrainingProcessError
 from core.planning.chain import Chain
+from flows.progress import shown_progress
 from flows.sample_resources import sampling
 from tasks.logs import run_identified
 from tasks.phases import phase_task
@@ -27,6 +28,7 @@ def dataset_chain(output_dir: Path, plan_id: str, dataset: str) -> None:
         run_identified(),
         Chain(output_dir, plan_id, dataset) as chain,
         sampling(output_dir, plan_id, dataset, chain.settings.resources, chain.training_pids),
+        shown_progress(output_dir, plan_id, dataset),
     ):
         for phase in chain.remaining():
             try:

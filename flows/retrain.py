@@ -75,8 +75,9 @@ def retrain(
     if state.status != "completed":
         raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")
     if not analyzed.is_completed():
+        reason = headline(analyzed.message or "")
         raise RetrainError(
-            f"plan {plan_id} is done, but not shown: {analyzed.message}; python -m flows.analyze tries again"
+            f"plan {plan_id} is done, but not shown: {reason}; python -m flows.analyze tries again"
         )
     return plan_id
 

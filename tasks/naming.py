@@ -10,16 +10,17 @@ from prefect.context import FlowRunContext
 from core.planning.progress import LOG
 
 
-def artifact_key(*parts: str) -> str:
-    """Join names into an artifact's key: lower case, digits and dashes, never shared by different names.
+def artifact_key(kind: str, name: str) -> str:
+    """The key of an artifact: lower case, digits and dashes, never shared by different names.
 
     ``metrics``, ``hcrl_ch`` give ``metrics-hcrl-ch``; a name that has more in it than lower case, digits and
     single underscores gets some of its digest behind two dashes.
 
     Args:
-        parts: Words of our own, and names of datasets and devices.
+        kind: What it shows; a key in itself.
+        name: Of a dataset or device.
     """
-    return "-".join(map(_slug, parts))
+    return f"{kind}-{_slug(name)}"
 
 
 def _slug(name: str) -> str:

@@ -1,9 +1,9 @@
 """The inside of the training process: runs one call after another until its parent goes away.
 
-Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args,
-beat_interval_s, ids)``; back come the facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call goes on
-only when a fact of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the log. In
-between come beats, the latest every so often and only after progress, which nobody waits for.
+Started by ``core.resources.process.TrainingProcess``. The parent sends ``(target, args, beat_interval_s,
+ids)``; back come the facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call
+goes on only when a fact of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the
+log. In between come beats, the latest every so often and only after progress, which nobody waits for.
 """
 
 import ctypes
