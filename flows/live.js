@@ -102,7 +102,7 @@ function buildModels(models) {
   const figures = models.map(([dataset, model]) => {
     const values = [...model.train_losses, ...model.val_losses];
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const last = `${model.train_losses.at(-1).toPrecision(4)}, validation ${model.val_losses.at(-1).toPrecision(4)}` + (model.val_metric == null ? "" : `, MCC ${model.val_metric.toFixed(3)}`);
+    const last = `loss ${model.train_losses.at(-1).toPrecision(4)}, validation ${model.val_losses.at(-1).toPrecision(4)}` + (model.val_metric == null ? "" : `, MCC ${model.val_metric.toFixed(3)}`);
     const [first, newest] = [model.epochs[0] + 1, model.epochs.at(-1) + 1];
     const name = `${dataset} ${model.name}`;
     const label = `Loss of ${name} over epochs ${first} to ${newest}, between ${low.toPrecision(3)} and ${high.toPrecision(3)}; last ${last}`;

@@ -8,16 +8,15 @@ import asyncio
 import errno
 import re
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -93,7 +92,7 @@ def live_app(output_dir: Path, is_ending: Callable[[], bool] = lambda: False) ->
 
     async def events(request: Request) -> Response:
         plan_id = request.query_params.get("plan")
-        feed = await run_in_threadpool(feeds.feed, plan_id)
+        feed = await feeds.feed(plan_id)
         return StreamingResponse(_stream(feed, is_ending), media_type="text/event-stream")
 
     def dashboard(request: Request) -> Response:
@@ -139,21 +138,27 @@ class _Headers:
 
 
 class _Feed:
-    """What the browsers that look at a plan are sent: one look for all of them."""
+    """What the browsers that look at a plan are sent: one look for all of them, in one thread."""
 
-    def __init__(self, output_dir: Path, plan_id: str | None) -> None:
-        self._output_dir, self._watch = output_dir, Watch(output_dir, plan_id)
-        self._looking = threading.Lock()
+    def __init__(self, output_dir: Path, plan_id: str | None, looking: Executor) -> None:
+        self._output_dir, self._watch, self._looking = output_dir, Watch(output_dir, plan_id), looking
         self._view: LiveView | None = None
         self._looked_s = 0.0
         self._now, self._curves = "", ""
 
-    def messages(self) -> tuple[str, str]:
+    async def messages(self) -> tuple[str, str]:
         """The plan now, and the curves of its models, which change less often; both as JSON."""
-        with self._looking:
-            if self._view is None or time.monotonic() - self._looked_s >= 0.9 * INTERVAL_S:
-                self._look()
-            return self._now, self._curves
+        await asyncio.get_running_loop().run_in_executor(self._looking, self._look_again)
+        return self._now, self._curves
+
+    async def plans(self) -> set[str]:
+        """Plans there are."""
+        await self.messages()
+        return {line.plan_id for line in self._view.plans} if self._view else set()
+
+    def _look_again(self) -> None:
+        if self._view is None or time.monotonic() - self._looked_s >= 0.9 * INTERVAL_S:
+            self._look()
 
     def _look(self) -> None:
         before, view = self._view, look(self._watch)
@@ -172,23 +177,16 @@ class _Feed:
         )
         self._view, self._looked_s = view, time.monotonic()
 
-    @property
-    def plans(self) -> set[str]:
-        """Plans there were at the last look."""
-        self.messages()
-        return {line.plan_id for line in self._view.plans} if self._view else set()
-
 
 class _Feeds:
     """One feed for each plan that somebody looks at."""
 
     def __init__(self, output_dir: Path) -> None:
-        self._output_dir = output_dir
-        self._newest = _Feed(output_dir, None)
+        self._output_dir, self._looking = output_dir, ThreadPoolExecutor(1, "looking")
+        self._newest = _Feed(output_dir, None, self._looking)
         self._feeds: dict[str, _Feed] = {}
-        self._opening = threading.Lock()
 
-    def feed(self, plan_id: str | None) -> _Feed:
+    async def feed(self, plan_id: str | None) -> _Feed:
         """The feed of a plan; None for the one that something happened in last.
 
         Raises:
@@ -196,17 +194,16 @@ class _Feeds:
         """
         if not plan_id:
             return self._newest
-        with self._opening:
-            if plan_id not in self._newest.plans:
-                raise HTTPException(404, "no such plan")
-            return self._feeds.setdefault(plan_id, _Feed(self._output_dir, plan_id))
+        if plan_id not in await self._newest.plans():
+            raise HTTPException(404, "no such plan")
+        return self._feeds.setdefault(plan_id, _Feed(self._output_dir, plan_id, self._looking))
 
 
 async def _stream(feed: _Feed, is_ending: Callable[[], bool]) -> AsyncIterator[str]:
     sent = ""
     yield "retry: 1000\n\n"
     while not is_ending():
-        now, curves = await run_in_threadpool(feed.messages)
+        now, curves = await feed.messages()
         if curves != sent:
             sent = curves
             yield f"event: curves\ndata: {curves}\n\n"

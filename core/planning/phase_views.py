@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -118,6 +118,8 @@ def view_phase(
             fraction = min(_NEARLY, elapsed_s / past.middle)
     current = _current(models, pulse)
     shown = current or ModelView(name="")
+    if (pulse.epochs_done or 0.0) < int(shown.epochs_done):  # the log is ahead of the heartbeat
+        pulse = replace(pulse, doing="", step=None, num_steps=None)
     return PhaseView(
         dataset=dataset,
         phase=phase,
@@ -225,7 +227,7 @@ def _eta(
     granted = budget(state.plan, name[1])
     parts = [_model_eta(model, track, granted, paces_s) for model in models.values() if not model.is_over]
     rest = one_after_the_other(parts)
-    return rest if rest.middle_s is not None else at_least(rest, whole)
+    return rest if rest.middle_s is not None else at_least(rest.low_s, whole)
 
 
 def _model_eta(

@@ -98,14 +98,10 @@ def extrapolated(elapsed_s: float, fraction: float) -> Remaining:
     return Remaining(middle_s / 2, middle_s, middle_s * 2)
 
 
-def at_least(known: Remaining, whole: Remaining) -> Remaining:
-    """The rest of some work, of which only a part goes at a known pace."""
-    if whole.middle_s is None or known.middle_s is None:
-        return Remaining(max(known.low_s, whole.low_s), whole.middle_s, whole.high_s)
-    high_s = None if whole.high_s is None else max(whole.high_s, known.middle_s)
-    return Remaining(
-        max(known.low_s, whole.low_s), max(whole.middle_s, min(known.middle_s, high_s or math.inf)), high_s
-    )
+def at_least(low_s: float, rest: Remaining) -> Remaining:
+    """A time that is known not to be shorter, seconds."""
+    known = (None if bound is None else max(low_s, bound) for bound in (rest.middle_s, rest.high_s))
+    return Remaining(max(low_s, rest.low_s), *known)
 
 
 def one_after_the_other(parts: Iterable[Remaining]) -> Remaining:

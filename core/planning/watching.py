@@ -48,7 +48,7 @@ _LEAST_WATCHED = 0.02
 class Watch:
     """Watches one plan, or whichever one is worked on.
 
-    Used by one thread at a time.
+    Used by one thread: each has its own count of how busy the CPUs were.
 
     Args:
         output_dir: The output directory; it may be missing or read-only.
@@ -111,7 +111,10 @@ class Watch:
     def _resources(self, now: datetime) -> ResourcesView:
         if self._probe is None:
             self._probe = Probe(self._layout.root, lambda: self._pids)
-        self._moments.append(self._probe.sample())
+            # A first sample knows of no time that the CPUs were busy in.
+            self._moments.append([replace(sample, cpu_percent=None) for sample in self._probe.sample()])
+        else:
+            self._moments.append(self._probe.sample())
         return resources_view(self._moments, now)
 
 
