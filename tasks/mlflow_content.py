@@ -1,15 +1,16 @@
-"""What MLflow is to show of a plan: a pure fold of its events and resource samples, with no MLflow in it."""
+"""What MLflow is to show of a plan: a pure fold of its events, with no MLflow in it."""
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
-import polars as pl
-
 from core.analytics.recommendations import config_yaml
+from core.analytics.results import fold_results
 from core.events.catalogue import (
     CapturesDigested,
     ChainFinished,
@@ -38,22 +39,25 @@ from core.events.resource_facts import (
     RecommendationJudged,
     StorePlaced,
 )
+from tasks.mlflow_notes import run_note
 
 RECOMMENDED = "recommended."
 """Begins the names of tags with recommended settings."""
-SAMPLE_EVERY_MS = 10_000
-"""MLflow samples its own system metrics this often, too."""
-
+_SOURCE = "mlflow.source."
 _STATUS = {"completed": "FINISHED", "failed": "FAILED"}
-_CURVES = (
-    "train_loss",
-    "val_loss",
-    "val_metric",
-    "learning_rate",
+_LEARNING = {
+    "train_loss": "train_loss",
+    "val_loss": "val_loss",
+    "val_metric": "val_mcc",
+    "learning_rate": "learning_rate",
+}
+"""Curves of an epoch that say how a model learned; what MLflow shows them as."""
+_SPEED = (
     "graphs_per_s",
+    "duration_s",
+    "validation_s",
     "data_wait_s",
     "data_load_s",
-    "duration_s",
     "num_packs",
     "num_workers",
     "prefetch_factor",
@@ -61,6 +65,7 @@ _CURVES = (
     "gpu_percent",
     "ram_percent",
 )
+"""Curves of an epoch that say how fast, and with what; a group of their own in MLflow."""
 _OPTIMUM = ("num_workers", "prefetch_factor")
 """What the adaptive optimizer arrived at by the end of a phase."""
 _ADJUSTMENT = (
@@ -74,7 +79,6 @@ _ADJUSTMENT = (
     "compute_s",
 )
 _MAX_PART, _MAX_TEXT = 100, 5000
-_MEGABYTES_PER_MIB = 1.048576
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,27 @@ class Point:
     position: int = -1
 
 
+@dataclass(frozen=True)
+class Captures:
+    """What a run learned from or was tested on.
+
+    Attributes:
+        name: The dataset.
+        digest: Of its captures.
+        folder: Where they were.
+        num_captures: How many there were.
+        num_bytes: Their size.
+        used_for: ``training``, or ``evaluation`` by a run that only tests.
+    """
+
+    name: str
+    digest: str
+    folder: str
+    num_captures: int
+    num_bytes: int
+    used_for: str = "training"
+
+
 @dataclass
 class RunContent:
     """What one MLflow run is to hold.
@@ -109,8 +134,10 @@ class RunContent:
         params: Parameters; they never change.
         tags: Tags; these may.
         points: Curves and metrics, in the log's order.
+        note: What it is, in words.
         texts: Artifacts made from events: file name -> content.
         model: The last model file that was saved.
+        captures: What it read.
     """
 
     name: str
@@ -121,8 +148,10 @@ class RunContent:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
+    note: str = ""
     texts: dict[str, str] = field(default_factory=dict)
     model: ModelSaved | None = None
+    captures: tuple[Captures, ...] = ()
 
     def say(self, **tags: object) -> None:
         """Set tags of our own."""
@@ -157,10 +186,28 @@ def fold_content(events: Iterable[Event]) -> dict[str, RunContent]:
     Raises:
         UnknownEventError: A newer release wrote one of them.
     """
+    events = list(events)
     runs: dict[str, RunContent] = {}
     for event in events:
         _apply(runs, event)
+    results = fold_results(events)
+    for run in runs.values():
+        above = runs.get(run.parent, run)
+        levels = _levels(runs, run)
+        used_for = "evaluation" if levels[1:] == ["evaluation"] else "training"
+        run.captures = run.captures or tuple(replace(c, used_for=used_for) for c in above.captures)
+        run.tags |= {name: value for name, value in above.tags.items() if name.startswith(_SOURCE)}
+        run.note = run_note(results, *levels)
+    for plan in (run for run in runs.values() if not run.parent):
+        plan.captures = tuple(
+            read for run in runs.values() if runs.get(run.parent) is plan for read in run.captures
+        )
     return runs
+
+
+def _levels(runs: Mapping[str, RunContent], run: RunContent) -> list[str]:
+    """The dataset and the phase of a run, as far as it has them."""
+    return [*_levels(runs, runs[run.parent]), run.name] if run.parent else []
 
 
 def ms(event: Event) -> int:
@@ -195,6 +242,7 @@ def _apply_course(run: RunContent, fact: Fact, event: Event) -> None:
             run.params = {name: str(value)[:_MAX_TEXT] for name, value in flat(fact.settings)}
             run.say(plan=event.stream, forced=fact.force)
             run.say(**{f"machine.{name}": value for name, value in fact.machine.items()})
+            run.tags |= _source(fact.machine.get("code_commit", ""))
         case PlanResumed() | ChainStarted():
             run.go_on()
         case PhaseStarted():
@@ -222,23 +270,37 @@ def _apply_results(run: RunContent, fact: Fact, event: Event) -> None:
     match fact:
         case CapturesDigested():
             run.say(data_digest=fact.data_digest)
+            run.captures = (_captures(fact),)
         case GraphsBuilt():
             run.say(graphs_digest=fact.graphs_digest, split_digest=fact.split_digest)
             counts = {name: getattr(fact, name) for name in ("num_frames", "num_graphs", "num_attack_graphs")}
             run.measure(event, 0, counts)
         case EpochFinished():
-            curves = {metric_name(fact.model, name): getattr(fact, name) for name in _CURVES}
-            run.measure(event, fact.epoch, curves)
+            run.measure(
+                event,
+                fact.epoch,
+                {metric_name(fact.model, shown): getattr(fact, name) for name, shown in _LEARNING.items()}
+                | {metric_name(fact.model, "speed", name): getattr(fact, name) for name in _SPEED},
+            )
             arrived = {metric_name(fact.model, name): getattr(fact, name) for name in _OPTIMUM}
             run.say(**{name: value for name, value in arrived.items() if value is not None})
         case ModelSaved():
             run.model = fact
             run.say(model_file=fact.path, model_sha256=fact.sha256, parent_sha256=fact.parent_sha256)
             run.say(data_digest=fact.data_digest, settings_digest=fact.settings_digest)
-            sizes = {metric_name(model, "num_parameters"): n for model, n in fact.num_parameters.items()}
+            sizes = {
+                metric_name(model, "summary", "num_parameters"): n for model, n in fact.num_parameters.items()
+            }
             run.measure(event, 0, sizes)
         case ThresholdCalibrated():
-            run.measure(event, 0, {metric_name(fact.model, "threshold"): fact.threshold})
+            run.measure(
+                event,
+                0,
+                {
+                    metric_name(fact.model, "summary", "threshold"): fact.threshold,
+                    metric_name(fact.model, "summary", "calibrated_val_mcc"): fact.val_mcc,
+                },
+            )
         case ModelEvaluated():
             named = {metric_name(fact.model, fact.folder, name): v for name, v in fact.metrics.items()}
             run.measure(event, 0, named)
@@ -270,6 +332,25 @@ def _apply_resources(run: RunContent, fact: Fact, event: Event) -> None:
             pass
 
 
+def _captures(fact: CapturesDigested) -> Captures:
+    folders = [str(PurePosixPath(row["path"]).parent) for row in fact.captures]
+    try:
+        folder = posixpath.commonpath(folders)
+    except ValueError:  # none, or some absolute and some not
+        folder = ""
+    num_bytes = sum(row["num_bytes"] for row in fact.captures)
+    return Captures(fact.dataset, fact.data_digest, folder, len(fact.captures), num_bytes)
+
+
+def _source(commit: str) -> dict[str, str]:
+    """What MLflow shows as a run's source."""
+    tags = {f"{_SOURCE}name": "flows.retrain", f"{_SOURCE}type": "LOCAL"}
+    if commit:
+        tags[f"{_SOURCE}git.commit"] = commit.removesuffix("-dirty")
+        tags[f"{_SOURCE}git.dirty"] = str(commit.endswith("-dirty"))
+    return tags
+
+
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings by dotted name."""
     for name, value in settings.items():
@@ -284,61 +365,12 @@ def metric_name(*parts: str) -> str:
 
     A part that had to be changed ends in a digest of what it was, so that no two become one.
     """
-    return "/".join(_allowed(part) for part in parts)
+    return "/".join(allowed_name(part) for part in parts)
 
 
-def _allowed(part: str) -> str:
+def allowed_name(part: str) -> str:
+    """A text as part of a name in MLflow; see `metric_name`."""
     allowed = re.sub(r"[^\w.\- :]", "_", part)[:_MAX_PART]
     if allowed == part and allowed.strip("."):
         return part
     return f"{allowed.strip('.')}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
-
-
-def system_points(samples: pl.DataFrame, began_ms: int) -> list[tuple[int, list[Point]]]:
-    """Resource samples under MLflow's names for system metrics, thinned to one moment in ten seconds.
-
-    The first moment of each ten seconds is taken as it was measured: unlike a mean it does not change when
-    more samples follow.
-
-    Args:
-        samples: Rows of one dataset, as of ``core.events.telemetry.read_telemetry``.
-        began_ms: When the plan began: the origin of steps, in milliseconds since the epoch.
-
-    Returns:
-        Moments in milliseconds since the epoch, in order, with what was measured then.
-    """
-    at_ms = pl.col("occurred_at").dt.epoch("ms")
-    step = (at_ms - began_ms) // SAMPLE_EVERY_MS
-    thinned = samples.with_columns(at_ms=at_ms, step=step).filter(
-        pl.col("occurred_at") == pl.col("occurred_at").min().over("step")
-    )
-    moments: dict[int, list[Point]] = {}
-    for row in thinned.iter_rows(named=True):
-        points = (
-            Point(f"system/{name}", float(value), row["at_ms"], row["step"])
-            for name, value in _system_metrics(row)
-            if value is not None and abs(value) < float("inf")
-        )
-        moments.setdefault(row["at_ms"], []).extend(points)
-    return list(moments.items())
-
-
-def _system_metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    def megabytes(mib: float | None) -> float | None:
-        return None if mib is None else mib * _MEGABYTES_PER_MIB
-
-    def percentage(used: float | None, total: float | None) -> float | None:
-        return None if used is None or not total else 100 * used / total
-
-    yield "cpu_utilization_percentage", row["cpu_percent"]
-    yield "system_memory_usage_megabytes", megabytes(row["ram_used_mib"])
-    yield "system_memory_usage_percentage", percentage(row["ram_used_mib"], row["ram_total_mib"])
-    yield "process_memory_usage_megabytes", megabytes(row["process_rss_mib"])
-    yield "disk_available_megabytes", megabytes(row["disk_free_mib"])
-    if row["gpu_index"] is not None:
-        gpu = f"gpu_{row['gpu_index']}_"
-        yield f"{gpu}utilization_percentage", row["gpu_utilization_percent"]
-        yield f"{gpu}memory_usage_megabytes", megabytes(row["vram_used_mib"])
-        yield f"{gpu}memory_usage_percentage", percentage(row["vram_used_mib"], row["vram_total_mib"])
-        yield f"{gpu}power_usage_watts", row["gpu_power_w"]
-        yield f"{gpu}temperature_celsius", row["gpu_temperature_c"]

@@ -104,7 +104,7 @@ def _follow(output_dir: Path, plan_id: str, tracking: TrackingSettings) -> None:
     while True:
         time.sleep(tracking.mlflow_every_s)
         try:
-            project_to_mlflow(output_dir, plan_id, tracking)
+            project_to_mlflow(output_dir, plan_id, tracking, in_passing=True)
             said = ""
         except RetrainError as error:
             if str(error) != said:

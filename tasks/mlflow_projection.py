@@ -7,15 +7,21 @@ itself is loaded when its store is known to be free.
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from core.analytics.versions import DECIDED_BY
+from core.errors import EventLogError
 from core.events.log import EventLog
 from core.planning.lock import HeldError, acquire
 from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PATIENCE_S = 30.0
 """Seconds to wait for another process that writes to the same store."""
@@ -35,15 +41,22 @@ _DEFAULTS = {
 
 
 def project_to_mlflow(
-    output_dir: Path, plan_id: str, tracking: TrackingSettings, patience_s: float = PATIENCE_S
+    output_dir: Path,
+    plan_id: str,
+    tracking: TrackingSettings,
+    patience_s: float = PATIENCE_S,
+    *,
+    in_passing: bool = False,
 ) -> int:
-    """Bring MLflow up to date with a plan: nested runs plan > dataset > phase.
+    """Bring MLflow up to date with a plan: nested runs plan > dataset > phase, and registered models.
 
     Args:
         output_dir: The plan's output directory.
         plan_id: The plan.
         tracking: Where MLflow is.
         patience_s: Seconds to wait for another process that writes to the same store.
+        in_passing: Look at registered models only if something happened to the plan's models, as all plans
+            have to be read for that.
 
     Returns:
         Number of events projected now; 0 if MLflow was up to date.
@@ -52,6 +65,58 @@ def project_to_mlflow(
         RetrainError: MLflow cannot be reached, is locked or refuses, or the log cannot be read.
     """
     layout = Layout(output_dir)
+    with _opened(layout, tracking, patience_s) as (client, experiment_id):
+        from tasks.mlflow_writer import PlanWriter
+
+        events = PlanWriter(client, experiment_id, layout, plan_id).write()
+        if not in_passing or any(event.type in DECIDED_BY for event in events):
+            _register(client, experiment_id, layout)
+        return len(events)
+
+
+def catch_up(output_dir: Path, tracking: TrackingSettings, left_out: Collection[str] = ()) -> int:
+    """Bring MLflow up to date with every plan of an output directory.
+
+    Args:
+        output_dir: The output directory.
+        tracking: Where MLflow is.
+        left_out: Plans that cannot be read; while there are any, registered models stay as they are.
+
+    Returns:
+        Number of events projected now.
+
+    Raises:
+        RetrainError: As of `project_to_mlflow`; the log is untouched.
+    """
+    layout = Layout(output_dir)
+    num_events = 0
+    for plan_id in EventLog(layout.events).streams():
+        if plan_id not in left_out:
+            # Each on its own, so that others who wait for the same store get their turn.
+            with _opened(layout, tracking, PATIENCE_S) as (client, experiment_id):
+                from tasks.mlflow_writer import PlanWriter
+
+                num_events += len(PlanWriter(client, experiment_id, layout, plan_id).write())
+    if not left_out:
+        with _opened(layout, tracking, PATIENCE_S) as (client, experiment_id):
+            _register(client, experiment_id, layout)
+    return num_events
+
+
+def _register(client: "MlflowClient", experiment_id: str, layout: Layout) -> None:
+    from tasks.mlflow_registry import register_models
+
+    try:
+        register_models(client, experiment_id, layout)
+    except EventLogError as error:
+        raise RetrainError(f"models are not registered in MLflow, runs are: {error}") from error
+
+
+@contextmanager
+def _opened(
+    layout: Layout, tracking: TrackingSettings, patience_s: float
+) -> Iterator[tuple["MlflowClient", str]]:
+    """MLflow's client and the experiment's id, for this process alone."""
     uri = tracking.mlflow_uri.get_secret_value() or f"sqlite:///{(layout.root / 'mlflow.db').resolve()}"
     database = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
     with ExitStack() as held:
@@ -65,35 +130,16 @@ def project_to_mlflow(
             raise _behind(error, uri) from error
         for name, value in _DEFAULTS.items():
             os.environ.setdefault(name, value)
-        from tasks.mlflow_writer import STORE_ERRORS, PlanWriter, create_database
+        from tasks.mlflow_writer import STORE_ERRORS, create_database, open_experiment
 
         artifacts = (database.parent if database else layout.root.resolve()) / "mlartifacts"
         on_server = uri.startswith(("http://", "https://"))
-        location = None if on_server else artifacts.as_uri()
         try:
             if database and not _is_there(database):
                 create_database(database, artifacts)
-            return PlanWriter(uri, tracking.experiment, location, layout, plan_id).write()
+            yield open_experiment(uri, tracking.experiment, None if on_server else artifacts.as_uri())
         except STORE_ERRORS as error:
             raise _behind(error, uri) from None  # the cause may name the password
-
-
-def catch_up(output_dir: Path, tracking: TrackingSettings, left_out: Collection[str] = ()) -> int:
-    """Bring MLflow up to date with every plan of an output directory.
-
-    Args:
-        output_dir: The output directory.
-        tracking: Where MLflow is.
-        left_out: Plans that cannot be read.
-
-    Returns:
-        Number of events projected now.
-
-    Raises:
-        RetrainError: As of `project_to_mlflow`; the log is untouched.
-    """
-    plans = EventLog(Layout(output_dir).events).streams()
-    return sum(project_to_mlflow(output_dir, plan, tracking) for plan in plans if plan not in left_out)
 
 
 def _locks(layout: Layout, database: Path | None) -> Iterator[Path]:

@@ -15,28 +15,47 @@ from typing import TypeVar
 
 import polars as pl
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+)
+from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import ArtifactError
 from core.events.catalogue import ModelSaved
+from core.events.event import Event
 from core.events.log import EventLog
-from core.events.telemetry import read_telemetry
+from core.events.telemetry import reduce_telemetry
 from settings.layout import Layout
-from tasks.mlflow_content import RECOMMENDED, Point, RunContent, fold_content, system_points
+from tasks.mlflow_content import RECOMMENDED, Captures, Point, RunContent, fold_content
+from tasks.mlflow_notes import with_own_words
+from tasks.mlflow_samples import system_points, thin
 
 KEY = "can_retrain.key"
 POSITION = "can_retrain.position"
+EXPORTED = "can_retrain.model"
+"""Tag of a phase's run: whether its model file is among the artifacts, and if not, why."""
 _VERSION = "can_retrain.version"
 _TELEMETRY = "can_retrain.telemetry"
-_MODEL = "can_retrain.model"
 _FILE = "can_retrain.file."
 _PLAN_FILES = ("results.json", "dashboard.html", "dashboard.png")
 _MAX_METRICS, _MAX_PARAMS_OR_TAGS, _MAX_RUNS = 1000, 100, 50_000
+
+_EXPERIMENT = {
+    # Its pages are those of training, not of prompts and traces.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Retraining of CAN-bus intrusion detection: a run per plan, in it a run per "
+    "dataset (test metrics, system metrics), in that a run per phase (curves, model files). Models are "
+    "registered as can-ids-{dataset}-{phase}.",
+}
+"""Tags of a new experiment; people may change them."""
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 """What is raised when MLflow, or what it stands on, fails."""
@@ -48,28 +67,28 @@ class PlanWriter:
     """Brings the runs of one plan up to date.
 
     Args:
-        uri: MLflow's tracking URI.
-        experiment: Name of the experiment; made if it is not there.
-        artifacts: Where a new experiment's artifacts go; None leaves that to MLflow's server.
+        client: Of MLflow.
+        experiment_id: The experiment that it is part of.
         layout: The plan's output directory.
         plan_id: The plan.
-
-    Raises:
-        *STORE_ERRORS: MLflow cannot be reached or refuses.
     """
 
-    def __init__(
-        self, uri: str, experiment: str, artifacts: str | None, layout: Layout, plan_id: str
-    ) -> None:
-        self._client = MlflowClient(uri)
-        self._experiment = _experiment_id(self._client, experiment, artifacts)
+    def __init__(self, client: MlflowClient, experiment_id: str, layout: Layout, plan_id: str) -> None:
+        self._client, self._experiment = client, experiment_id
         self._layout, self._plan_id = layout, plan_id
 
-    def write(self) -> int:
+    def complete_runs(self) -> dict[str, Run]:
+        """The plan's runs by key, written first if some are missing; errors as of `write`."""
+        content = fold_content(EventLog(self._layout.events).read(self._plan_id))
+        if not content.keys() <= self._found().keys():
+            self.write()
+        return self._found()
+
+    def write(self) -> list[Event]:
         """Write what is missing.
 
         Returns:
-            Number of events that MLflow did not show before.
+            Events that MLflow did not show before.
 
         Raises:
             *STORE_ERRORS: MLflow cannot be reached or refuses.
@@ -78,17 +97,19 @@ class PlanWriter:
         events = EventLog(self._layout.events).read(self._plan_id)
         content = fold_content(events)
         if not content:
-            return 0
+            return []
         runs = self._runs(content)
-        telemetry = read_telemetry(self._layout.telemetry, self._plan_id)
         began_ms = content[self._plan_id].began_ms
+        telemetry = reduce_telemetry(
+            self._layout.telemetry, self._plan_id, lambda samples: thin(samples, began_ms)
+        )
         for key, wanted in reversed(content.items()):  # the plan's own run last: its position is the plan's
             run = runs[key]
             if wanted.parent:
                 wanted.tags[MLFLOW_PARENT_RUN_ID] = runs[wanted.parent].info.run_id
             if wanted.parent == self._plan_id:
                 samples = telemetry.filter(pl.col("dataset") == wanted.name)
-                self._write_telemetry(run, system_points(samples, began_ms))
+                self._write_telemetry(run, system_points(samples))
             if wanted.model:
                 self._write_model(run, wanted.model)
             for name, text in wanted.texts.items():
@@ -98,7 +119,8 @@ class PlanWriter:
                     if path.exists():
                         self._write_file(run, path.name, path.read_bytes())
             self._write_content(run, wanted, events[-1].position)
-        return events[-1].position - int(runs[self._plan_id].data.tags.get(POSITION, -1))
+        shown = int(runs[self._plan_id].data.tags.get(POSITION, -1))
+        return [event for event in events if event.position > shown]
 
     def _runs(self, content: dict[str, RunContent]) -> dict[str, Run]:
         """MLflow's runs by key; those that are missing are made."""
@@ -139,7 +161,10 @@ class PlanWriter:
         params = [Param(name, value) for name, value in wanted.params.items() if name not in run.data.params]
         for batch in _batches(params, _MAX_PARAMS_OR_TAGS):
             self._client.log_batch(run_id, params=batch)
-        tags = {name: value for name, value in wanted.tags.items() if there.get(name) != value}
+        self._write_captures(run, wanted.captures)
+        note = with_own_words(self._with_link(run, wanted), there.get(MLFLOW_RUN_NOTE, ""))
+        told = wanted.tags | {MLFLOW_RUN_NOTE: note}
+        tags = {name: value for name, value in told.items() if there.get(name) != value}
         for name in there:
             if name.startswith(RECOMMENDED) and name not in wanted.tags:
                 self._client.delete_tag(run_id, name)
@@ -148,6 +173,24 @@ class PlanWriter:
             tags[POSITION] = str(position)
         for named in _batches([RunTag(name, value) for name, value in tags.items()], _MAX_PARAMS_OR_TAGS):
             self._client.log_batch(run_id, tags=named)
+
+    def _with_link(self, run: Run, wanted: RunContent) -> str:
+        """What a run is in words; a plan's leads to its dashboard."""
+        path = self._layout.plan_file(self._plan_id, "dashboard.html")
+        if wanted.parent or not path.exists():
+            return wanted.note
+        page = f"#/experiments/{self._experiment}/runs/{run.info.run_id}/artifacts/{path.name}"
+        first, _, rest = wanted.note.partition("\n\n")
+        return f"{first} **[Open the dashboard]({page})**\n\n{rest}"
+
+    def _write_captures(self, run: Run, captures: Sequence[Captures]) -> None:
+        """What the run read, as MLflow's datasets; those that are there are left as they are."""
+        used = run.inputs.dataset_inputs if run.inputs else []
+        there = {(given.dataset.name, given.dataset.digest) for given in used}
+        inputs = [_dataset_input(read) for read in captures]
+        missing = [i for i in inputs if (i.dataset.name, i.dataset.digest) not in there]
+        if missing:
+            self._client.log_inputs(run.info.run_id, datasets=missing)
 
     def _write_end(self, run: Run, wanted: RunContent) -> None:
         if wanted.ended_ms is None:
@@ -170,12 +213,12 @@ class PlanWriter:
     def _write_model(self, run: Run, saved: ModelSaved) -> None:
         """A model's tensors and all else it holds, if its file is still the one that this run saved."""
         exported = f"exported {saved.sha256}"
-        if run.data.tags.get(_MODEL) == exported:
+        if run.data.tags.get(EXPORTED) == exported:
             return
         path = self._layout.saved_models / Path(saved.path).name
         state = self._export(run, path, saved.sha256) or exported
-        if run.data.tags.get(_MODEL) != state:
-            self._client.set_tag(run.info.run_id, _MODEL, state)
+        if run.data.tags.get(EXPORTED) != state:
+            self._client.set_tag(run.info.run_id, EXPORTED, state)
 
     def _export(self, run: Run, path: Path, sha256: str) -> str:
         """Log a model; returns why it cannot be, if it cannot."""
@@ -212,6 +255,18 @@ class PlanWriter:
             self._client.log_batch(run_id, metrics=batch)
 
 
+def _dataset_input(captures: Captures) -> DatasetInput:
+    sizes = {"num_captures": captures.num_captures, "num_bytes": captures.num_bytes}
+    dataset = Dataset(
+        name=captures.name,
+        digest=captures.digest[:MAX_DATASET_DIGEST_SIZE],
+        source_type="local",
+        source=json.dumps({"uri": captures.folder}),
+        profile=json.dumps(sizes),
+    )
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, captures.used_for)])
+
+
 def _fullness(run: Run) -> tuple[int, str]:
     return len(run.data.metrics) + len(run.data.params) + len(run.data.tags), run.info.run_id
 
@@ -233,16 +288,33 @@ def create_database(database: Path, artifacts: Path) -> None:
     temporary.replace(database)
 
 
-def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
-    try:
-        return client.create_experiment(name, artifact_location=artifacts)
-    except MlflowException as error:
-        made = client.get_experiment_by_name(name)  # by another plan, just now
-        if made is None or error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-        return str(made.experiment_id)
+def open_experiment(uri: str, name: str, artifacts: str | None) -> tuple[MlflowClient, str]:
+    """Reach MLflow and find the experiment that plans are part of.
+
+    Args:
+        uri: MLflow's tracking URI.
+        name: Name of the experiment; made if it is not there.
+        artifacts: Where a new experiment's artifacts go; None leaves that to MLflow's server.
+
+    Returns:
+        A client, and the experiment's id.
+
+    Raises:
+        *STORE_ERRORS: MLflow cannot be reached or refuses.
+    """
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client, client.create_experiment(name, artifacts, dict(_EXPERIMENT))
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)  # made by another plan, just now
+            if found is None or error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+    for tag, value in _EXPERIMENT.items():
+        if tag not in found.tags:
+            client.set_experiment_tag(found.experiment_id, tag, value)
+    return client, str(found.experiment_id)
 
 
 def _batches(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -10,17 +10,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from core.events.catalogue import ModelSaved, PlanCreated, ThresholdCalibrated
 from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
 from tests.commands import answers, environment, wait_for
-from tests.sample_log import PLAN_ID, sample_events, write_telemetry
+from tests.sample_log import FOLDERS, PLAN_ID, sample_events, write_telemetry
 
+_DATASETS = """
+SELECT d.name, d.digest, d.dataset_source, d.dataset_source_type, t.value
+FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id JOIN input_tags t ON t.input_uuid = i.input_uuid
+WHERE i.destination_id = ?
+"""
 _VOLATILE = ("can_retrain.version", "mlflow.user")
 
 
@@ -33,6 +40,39 @@ def sample_plan(output_dir: Path, plan_id: str = PLAN_ID, seed: int = 7) -> list
     layout.plan_file(plan_id, "results.json").write_text('{"status": "failed"}')
     layout.plan_file(plan_id, "dashboard.html").write_text("<html></html>")
     return events
+
+
+def sample_history(output_dir: Path, *scores: float) -> list[str]:
+    """Plans a day apart, each of which trained every model anew; the second dataset's fusion always failed.
+
+    Args:
+        output_dir: Where to.
+        scores: Validation MCC of all models, a plan each.
+
+    Returns:
+        The plans.
+    """
+    plans = [f"plan-{number:02}" for number in range(1, len(scores) + 1)]
+    for number, (plan_id, score) in enumerate(zip(plans, scores, strict=True)):
+        events = sample_events(plan_id, folders=FOLDERS[:2], seed=number)
+        EventLog(Layout(output_dir).events).append([_retrained(event, number, score) for event in events])
+    return plans
+
+
+def _retrained(event: Event, number: int, score: float) -> Event:
+    """An event as it happens in the plan of that number."""
+    payload = dict(event.payload)
+    if event.type == ModelSaved.TYPE:
+        name = f"{payload['dataset']}/{number}/"
+        parent = {"student": "teacher", "fusion": "student"}.get(payload["phase"])
+        payload["sha256"] = hashlib.sha256(f"{name}{payload['phase']}".encode()).hexdigest()
+        payload["parent_sha256"] = hashlib.sha256(f"{name}{parent}".encode()).hexdigest() if parent else ""
+    if event.type == ThresholdCalibrated.TYPE:
+        payload["val_mcc"] = score
+    if event.type == PlanCreated.TYPE:
+        code = {"code_version": "1.2.3", "code_commit": f"{number:040x}"}
+        payload["machine"] = payload["machine"] | code
+    return event._replace(payload=payload, occurred_at=event.occurred_at + timedelta(days=number))
 
 
 def empty_store(folder: Path, template: Path) -> TrackingSettings:
@@ -96,6 +136,8 @@ def content(folder: Path) -> dict[str, dict[str, Any]]:
             if parent := of_run.pop("mlflow.parentRunId", None):
                 of_run["parent"] = tags[parent]["can_retrain.key"]
             key = of_run["can_retrain.key"]
+            if note := of_run.get("mlflow.note.content"):
+                of_run["mlflow.note.content"] = note.replace(run_id, key)
             assert key not in found
             found[key] = {
                 "run_id": run_id,
@@ -104,8 +146,43 @@ def content(folder: Path) -> dict[str, dict[str, Any]]:
                 "params": dict(_rows(database, "key, value", "params", run_id)),
                 "metrics": sorted(_rows(database, "key, step, timestamp, value", "metrics", run_id)),
                 "artifacts": _artifacts(folder, artifacts),
+                "datasets": sorted(database.execute(_DATASETS, [run_id])),
             }
     return found
+
+
+def registry(folder: Path) -> dict[str, dict[str, Any]]:
+    """All registered models that ``{folder}/store.db`` holds; a run is named by its key."""
+    with closing(sqlite3.connect(folder / "store.db")) as database:
+
+        def by_version(columns: str, table: str) -> dict[tuple[str, str], list[Any]]:
+            rows: dict[tuple[str, str], list[Any]] = {}
+            for name, version, *rest in database.execute(f"SELECT name, version, {columns} FROM {table}"):  # noqa: S608
+                rows.setdefault((name, str(version)), []).append(tuple(rest))
+            return rows
+
+        keys = dict(database.execute("SELECT run_uuid, value FROM tags WHERE key = 'can_retrain.key'"))
+        tags = by_version("key, value", "model_version_tags")
+        models = {
+            name: {"description": description, "versions": {}, "aliases": {}, "tags": {}}
+            for name, description in database.execute("SELECT name, description FROM registered_models")
+        }
+        for name, key, value in database.execute("SELECT name, key, value FROM registered_model_tags"):
+            models[name]["tags"][key] = value
+        for (name, version), rows in by_version("alias", "registered_model_aliases").items():
+            models[name]["aliases"] |= {alias: version for (alias,) in rows}
+        columns = "source, run_id, description, current_stage"
+        for (name, version), ((source, run_id, description, stage),) in by_version(
+            columns, "model_versions"
+        ).items():
+            if stage != "Deleted_Internal":
+                models[name]["versions"][version] = {
+                    "run": keys[run_id],
+                    "source": source.rpartition(run_id)[2],
+                    "description": description,
+                    "tags": dict(tags[name, version]),
+                }
+        return models
 
 
 def without_ids(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

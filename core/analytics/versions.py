@@ -50,6 +50,16 @@ PARENT_PHASE: Mapping[str, str] = {"student": "teacher", "fusion": "student"}
 DEFAULT_TOLERANCE = 0.01
 """Of the MCC, where the log does not tell how many validation windows there were."""
 
+DECIDED_BY = {
+    PlanCreated.TYPE,
+    GraphsBuilt.TYPE,
+    ModelSaved.TYPE,
+    PhaseFinished.TYPE,
+    ThresholdCalibrated.TYPE,
+    ModelEvaluated.TYPE,
+}
+"""Types of the events that versions and their roles are decided by."""
+
 Role = Literal["champion", "challenger", ""]
 Metrics = Mapping[str, float | int | None]
 VersionKey = tuple[str, str]
@@ -131,7 +141,7 @@ def fold_versions(streams: Iterable[Sequence[Event]]) -> dict[VersionKey, tuple[
     Raises:
         UnknownEventError: A newer release wrote one of the events.
     """
-    relevant = ([event for event in events if event.type in _RELEVANT] for events in streams)
+    relevant = ([event for event in events if event.type in DECIDED_BY] for events in streams)
     ordered = sorted(filter(None, relevant), key=lambda events: events[0].stream)
     fold = _Fold()
     for event in heapq.merge(*ordered, key=lambda event: event.occurred_at):
@@ -309,13 +319,3 @@ class _Fold:
 
 def _shown(mcc: float) -> str:
     return "undefined" if mcc <= -1 else f"{mcc:.3f}"
-
-
-_RELEVANT = {
-    PlanCreated.TYPE,
-    GraphsBuilt.TYPE,
-    ModelSaved.TYPE,
-    PhaseFinished.TYPE,
-    ThresholdCalibrated.TYPE,
-    ModelEvaluated.TYPE,
-}

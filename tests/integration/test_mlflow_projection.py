@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from core.events.catalogue import (
     CATALOGUE,
+    CapturesDigested,
     ChainStarted,
     EpochFinished,
     Fact,
@@ -142,10 +143,14 @@ def test_everything_that_is_known_of_a_plan_is_shown(
     epochs = [e for e in events if e.type == EpochFinished.TYPE and e.payload["model"] == "student_gat"]
     of_first = [e for e in epochs if e.payload["dataset"] == "hcrl_sa"]
     student = runs[f"{PLAN_ID}/hcrl_sa/student"]
-    for name in ("train_loss", "val_loss", "val_metric", "learning_rate", "graphs_per_s", "data_wait_s"):
-        assert [m for m in student["metrics"] if m[0] == f"student_gat/{name}"] == sorted(
+    learning = {name: name for name in ("train_loss", "val_loss", "learning_rate")} | {
+        "val_metric": "val_mcc"
+    }
+    speed = {name: f"speed/{name}" for name in ("graphs_per_s", "data_wait_s")}
+    for name, shown in (learning | speed).items():
+        assert [m for m in student["metrics"] if m[0] == f"student_gat/{shown}"] == sorted(
             (
-                f"student_gat/{name}",
+                f"student_gat/{shown}",
                 e.payload["epoch"],
                 int(e.occurred_at.timestamp() * 1000),
                 e.payload[name],
@@ -156,10 +161,11 @@ def test_everything_that_is_known_of_a_plan_is_shown(
               "ram_percent")  # fmt: skip
     for name in curves:
         told = {(e.payload["epoch"], e.payload[name]) for e in of_first}
-        assert set(curve(student, f"student_gat/{name}")) == told
+        assert set(curve(student, f"student_gat/speed/{name}")) == told
     assert student["tags"]["can_retrain.student_gat/num_workers"] == "10"
     assert student["tags"]["can_retrain.student_gat/prefetch_factor"] == "4"
     assert student["tags"]["can_retrain.placement"] == "pinned"
+    assert curve(student, "student_gat/summary/num_parameters") == [(0, 55_000.0)]
     # Two adjustments in either attempt, by their number.
     assert curve(student, "student_gat/adjustment/num_workers") == list(enumerate([9.0, 10.0] * 2))
     teacher = runs[f"{PLAN_ID}/hcrl_sa/teacher"]
@@ -174,6 +180,17 @@ def test_everything_that_is_known_of_a_plan_is_shown(
     assert runs[f"{PLAN_ID}/set_01/fusion"]["run"][0] == "FAILED"
     assert f"{PLAN_ID}/set_01/evaluation" not in runs
     assert runs[f"{PLAN_ID}/set_01"]["tags"]["can_retrain.not_reached.evaluation"] == "fusion failed"
+    (used,) = runs[f"{PLAN_ID}/hcrl_sa/evaluation"]["datasets"]
+    digested = next(e.payload for e in events if e.type == CapturesDigested.TYPE)
+    assert used[:2] == ("hcrl_sa", digested["data_digest"][:36])
+    assert json.loads(used[2]) == {"uri": "data/hcrl_sa"}
+    assert used[3:] == ("local", "evaluation")
+    assert [name for name, *_ in plan["datasets"]] == ["hcrl_sa", "set_01"]
+    assert plan["tags"]["mlflow.source.name"] == student["tags"]["mlflow.source.name"] == "flows.retrain"
+    assert "Retraining plan, **failed** after" in plan["tags"]["mlflow.note.content"]
+    assert f"artifacts/{PLAN_ID}_dashboard.html" in plan["tags"]["mlflow.note.content"]
+    assert "attempt 1, cuda_oom: CUDA out of memory" in student["tags"]["mlflow.note.content"]
+
     tested = [e.payload for e in events if e.type == ModelEvaluated.TYPE]
     defined = sum(value is not None for payload in tested for value in payload["metrics"].values())
     shown = [m for m in runs[f"{PLAN_ID}/hcrl_sa"]["metrics"] if "/test_0" in m[0]]
