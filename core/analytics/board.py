@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 
 import polars as pl
@@ -11,7 +12,17 @@ from core.analytics.fleet import Fleet, FleetHistory
 from core.analytics.metrics import model_order
 from core.analytics.results import RetrainingResults, fold_results
 from core.analytics.telemetry import Telemetry, view_telemetry
-from core.analytics.timeline import EpochPoint, Span, fold_epochs, fold_spans
+from core.analytics.timeline import (
+    EpochPoint,
+    LimitPoint,
+    Mark,
+    Span,
+    fold_epochs,
+    fold_limits,
+    fold_marks,
+    fold_spans,
+)
+from core.analytics.watchdog import MemoryUse, Watch, fold_memory, fold_watch
 from core.events.event import Event
 
 DOT_METRICS = ("f1", "mcc", "false_positive_rate")
@@ -24,7 +35,12 @@ class Dashboard:
     Attributes:
         results: The plan's results.
         spans: Its attempts of phases.
-        epochs: Its losses.
+        epochs: Its epochs.
+        marks: What befell it.
+        limits: How large packs might be, by dataset and model, where that changed.
+        window: Its first and its last moment, UTC; None where there is no event.
+        memory: What its phases took of it.
+        watch: What supervision did for it.
         telemetry: Its resource samples, reduced.
         fleet: All plans as they were when the plan's last event was appended.
     """
@@ -32,6 +48,11 @@ class Dashboard:
     results: RetrainingResults
     spans: Sequence[Span]
     epochs: Sequence[EpochPoint]
+    marks: Sequence[Mark]
+    limits: Mapping[tuple[str, str], Sequence[LimitPoint]]
+    window: tuple[datetime, datetime] | None
+    memory: Sequence[MemoryUse]
+    watch: Watch
     telemetry: Telemetry
     fleet: Fleet
 
@@ -86,4 +107,16 @@ def fold_dashboard(
         update={"plan_id": plan_id, "bottlenecks": fold_bottlenecks(events, samples)}
     )
     fleet = (history or FleetHistory(streams)).seen_from(plan_id)
-    return Dashboard(results, fold_spans(events), fold_epochs(events), view_telemetry(samples), fleet)
+    times = [event.occurred_at for event in events]
+    return Dashboard(
+        results,
+        fold_spans(events),
+        fold_epochs(events),
+        fold_marks(events),
+        fold_limits(events),
+        (min(times), max(times)) if times else None,
+        fold_memory(events),
+        fold_watch(events),
+        view_telemetry(samples),
+        fleet,
+    )

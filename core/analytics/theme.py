@@ -91,7 +91,9 @@ def vega_config() -> dict[str, Any]:
             "labelFontSize": 11,
             "titleFontSize": 11,
         },
+        "axisLeft": {"minExtent": 32},
+        "mark": {"aria": False},
         "legend": text | {"labelFontSize": 12, "symbolSize": 90},
-        "title": {"color": colour("ink"), "font": FONT, "fontSize": 13, "anchor": "start"},
+        "title": {"color": colour("ink"), "font": FONT, "fontSize": 13, "anchor": "start", "frame": "group"},
         "text": {"color": colour("ink"), "font": FONT},
     }

@@ -1,6 +1,10 @@
-"""What all charts share: the type, rows of data, times, names above rows."""
+"""What all charts share: the type, rows of data, times, names above rows, and how charts are linked.
 
-from collections.abc import Sequence
+Charts over time are linked: the page sets the signals ``t0`` and ``t1`` (the time they show) and
+``chosen_dataset`` and ``chosen_phase`` (empty for all) in all of them at once.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -10,9 +14,13 @@ from core.analytics.theme import colour
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 Width: TypeAlias = int | str
+Window: TypeAlias = tuple[datetime, datetime]
+"""The first and the last moment of a plan."""
 
 ROW_PX = 34
 """Height of a row with its name above it."""
+HEAD = 1.08
+"""Room above the highest tick of an axis, so that plots beside each other begin at one height."""
 _TIME_LABEL = (
     "utcFormat(datum.value, {milliseconds: '%H:%M:%S.%L', seconds: '%H:%M:%S', minutes: '%H:%M', "
     "hours: '%H:%M', day: '%d %b', date: '%d %b', week: '%d %b', month: '%b', quarter: '%b', year: '%Y'})"
@@ -30,14 +38,63 @@ def row_names(names: Sequence[str], field: str = "dataset") -> Chart:
     return text
 
 
-def time_axis() -> alt.Axis:
+def time_axis(num_ticks: int = 6) -> alt.Axis:
     """An axis of times, UTC, on a 24-hour clock."""
-    return alt.Axis(grid=False, tickCount=6, labelOverlap="greedy", labelSeparation=8, labelExpr=_TIME_LABEL)
+    return alt.Axis(
+        grid=False,
+        title=None,
+        tickCount=num_ticks,
+        labelOverlap="greedy",
+        labelSeparation=8,
+        labelExpr=_TIME_LABEL,
+    )
 
 
-def data(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
-    """Rows for a chart."""
-    return alt.InlineData(values=list(rows))
+def time_x(field: str, num_ticks: int = 6) -> alt.X:
+    """Times on a linked axis; the chart as a whole needs ``linked``."""
+    scale = alt.Scale(type="utc", nice=False, domainMin=alt.ExprRef("t0"), domainMax=alt.ExprRef("t1"))
+    return alt.X(f"{field}:T", scale=scale, axis=time_axis(num_ticks))
+
+
+def linked(chart: Chart, window: Window) -> Chart:
+    """Link a chart over time to all others."""
+    first, last = map(milliseconds, window)
+    start = {"t0": first, "t1": max(last, first + 1000), "chosen_dataset": "", "chosen_phase": ""}
+    return chart.add_params(*(alt.param(name=name, value=value) for name, value in start.items()))
+
+
+def picked(full: float, faded: float) -> Any:
+    """An opacity: less where another dataset or phase was chosen."""
+    test = (
+        "(chosen_dataset === '' || datum.dataset === '' || datum.dataset === chosen_dataset) && "
+        "(chosen_phase === '' || datum.phase === '' || datum.phase === chosen_phase)"
+    )
+    return alt.condition(test, alt.value(full), alt.value(faded))
+
+
+def hovered(chart: Chart, x: str, series: str, values: Mapping[str, str], unit: str = "") -> Chart:
+    """Say what the page tells of the rows named ``points`` that are nearest to the pointer.
+
+    Args:
+        chart: Any chart of lines.
+        x: Field of the rows that is drawn along the x axis, ``at`` for times.
+        series: Field that tells lines apart.
+        values: What is told of a row: a name (or nothing) by field.
+        unit: Of these values.
+    """
+    told = {"x": x, "series": series, "values": [[k, name] for k, name in values.items()], "unit": unit}
+    return chart.properties(usermeta={"hover": told})
+
+
+def digits(value: float | None) -> float | None:
+    """A number as precise as anyone can see."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def data(rows: Sequence[dict[str, Any]], name: str | None = None) -> alt.InlineData:
+    """Rows for a chart; the page finds them by their name."""
+    values = list(rows)
+    return alt.InlineData(values=values, name=name) if name else alt.InlineData(values=values)
 
 
 def milliseconds(time: datetime) -> int:

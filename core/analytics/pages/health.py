@@ -1,49 +1,94 @@
-"""The page of health: what was slow, what failed, what the machine says."""
+"""The page of health: what needs attention, what was slow, what failed, what the machine says."""
 
 from collections.abc import Sequence
 
 from core.analytics import html
 from core.analytics.board import Dashboard
+from core.analytics.charts.memory import headroom_chart
+from core.analytics.charts.resources import Backdrop, resource_curve
+from core.analytics.health import NOT_MEASURED, Overall, disk_outlook, overall
+from core.analytics.metrics import format_duration, format_memory
 from core.analytics.pages import advice
 from core.analytics.pages.parts import TONES, Place
-from core.analytics.results import PhaseResult, RetrainingResults
+from core.analytics.results import ModelBottleneck, PhaseResult, RetrainingResults
+from core.analytics.watchdog import Watch
 
-_BOTTLENECK_TONES = {"compute_bound": "good", "idle": "bad", "unknown": ""}
+_TONES = {"compute_bound": "good", "idle": "bad", "unknown": ""}
+_LONG_H = 30 * 24.0
+_MANY = 6
+"""Cards above which those that need nothing are folded away."""
 
 
 def render(dashboard: Dashboard, place: Place) -> str:
     """The page's sections."""
+    if dashboard.window is None:
+        return ""
     results = dashboard.results
     return "\n".join(
         [
-            html.section("Health", health(results, dashboard.telemetry.notes)),
+            findings(overall(dashboard)),
+            html.section("Bottlenecks", bottlenecks(results.bottlenecks)),
             html.section("Recommended settings for the next plan", advice.recommendation(results)),
+            _memory(dashboard, place),
             html.section("Errors and recoveries", errors(results)),
+            html.section("Watchdog", watchdog(dashboard.watch)),
+            _disk(dashboard, place),
+            html.section("The machine", machine(dashboard.telemetry.notes)),
         ]
     )
 
 
-def health(results: RetrainingResults, notes: Sequence[str]) -> str:
-    """What kept each model from being trained faster and what to change; then notes on the machine."""
-    rows = []
-    for found in results.bottlenecks:
-        tone = _BOTTLENECK_TONES.get(found.bottleneck, "warn")
-        cells = [
-            html.cell(found.phase),
-            html.cell(found.model),
-            f"<td>{html.chip(found.bottleneck.replace('_', ' '), tone)}</td>",
-            html.cell(found.reason, "long"),
-            html.cell(found.change or "–", "long"),
-        ]
-        rows.append(html.row(found.dataset, cells))
-    columns = ["dataset", "phase", "model", "bottleneck", "measured", "what to change"]
-    table = html.table("Bottlenecks", columns, rows, len(columns)) if rows else ""
-    listed = "".join(f"<li>{html.text(note)}</li>" for note in notes)
-    return table + (f'<ul class="reasons">{listed}</ul>' if listed else "")
+def findings(verdict: Overall) -> str:
+    """How the plan is, in one line; then everything that was found, the most important first."""
+    words = {"bad": "problem", "warn": "look", "note": "note"}
+    listed = "".join(
+        f"<li>{html.chip(words[found.level], found.level)} <strong>{html.text(found.title)}</strong>"
+        f"<span>{html.text(found.text)}</span></li>"
+        for found in verdict.findings
+    )
+    return (
+        f'<section class="verdict {verdict.level}"><h2>{html.text(verdict.sentence)}</h2>'
+        + (f'<ul class="findings">{listed}</ul>' if listed else "")
+        + "</section>"
+    )
+
+
+def bottlenecks(found: Sequence[ModelBottleneck]) -> str:
+    """What kept each model from being trained faster, and what to change."""
+    useful = [one for one in found if one.change]
+    fine = [one for one in found if not one.change]
+    parts = [f'<div class="grid wide cards">{"".join(map(_card, useful))}</div>'] if useful else []
+    if fine:
+        cards = f'<div class="grid wide cards">{"".join(map(_card, fine))}</div>'
+        many = f"{len(fine)} with nothing to change" if useful else f"{len(fine)} models, nothing to change"
+        folded = len(found) > _MANY
+        parts.append(f"<details><summary>{many}</summary>{cards}</details>" if folded else cards)
+    return "".join(parts)
+
+
+def _card(found: ModelBottleneck) -> str:
+    name, dataset = html.text(found.model), html.text(found.dataset)
+    chip = html.chip(found.bottleneck.replace("_", " "), _TONES.get(found.bottleneck, "warn"))
+    change = f"<p><strong>Change:</strong> {html.text(found.change)}</p>" if found.change else ""
+    return (
+        f'<article class="card" data-dataset="{dataset}" data-phase="{html.text(found.phase)}">'
+        f"<h3>{name} <small>{dataset}</small> {chip}</h3><p>{html.text(found.reason)}</p>{change}</article>"
+    )
+
+
+def _memory(dashboard: Dashboard, place: Place) -> str:
+    if not dashboard.memory:
+        return ""
+    chart = headroom_chart(dashboard.memory, "container")
+    return html.section(
+        "Memory headroom",
+        place(chart, "", "Peak memory of each phase against the memory there was"),
+        lead="What each phase took at most, within all there was; a tick is what was free for packs.",
+    )
 
 
 def errors(results: RetrainingResults) -> str:
-    """Failed attempts, and what became of them."""
+    """Failed attempts in order of time, and what became of them."""
     found = sorted(
         (
             (failure.occurred_at, name, phase_name, failure, phase)
@@ -53,23 +98,64 @@ def errors(results: RetrainingResults) -> str:
         ),
         key=lambda item: item[:3],
     )
-    rows = []
-    for occurred_at, name, phase_name, failure, phase in found:
-        outcome = _recovery(phase)
-        rows.append(
-            html.row(
-                f"{occurred_at:%H:%M:%S}",
-                [
-                    html.cell(name),
-                    html.cell(f"{phase_name}, attempt {failure.attempt}"),
-                    html.cell(failure.kind),
-                    html.cell(failure.message, "long"),
-                    html.cell(outcome, TONES.get(phase.status, "bad")),
-                ],
-            )
-        )
-    columns = ["time (UTC)", "dataset", "phase", "kind", "message", "outcome"]
-    return html.table("Errors and recoveries", columns, rows, len(columns)) if rows else ""
+    entries = [
+        f'<li data-dataset="{html.text(name)}" data-phase="{html.text(phase_name)}">'
+        f"<p>{html.chip(failure.kind, 'bad')} <strong>{html.text(f'{name} · {phase_name}')}</strong> "
+        f'<span class="muted">attempt {failure.attempt}, {occurred_at:%H:%M:%S} UTC</span> '
+        f'<span class="{TONES.get(phase.status, "bad")}">{html.text(_recovery(phase))}</span></p>'
+        f"<p>{html.text(failure.message)}</p></li>"
+        for occurred_at, name, phase_name, failure, phase in found
+    ]
+    return f'<ol class="entries">{"".join(entries)}</ol>' if entries else ""
+
+
+def watchdog(watch: Watch) -> str:
+    """Hangs, restarts, silence, and where reports lie."""
+    silence = watch.longest
+    limit = f"stopped after {format_duration(watch.hang_timeout_s)}" if watch.hang_timeout_s else ""
+    tiles = [
+        html.tile("Hangs", str(watch.num_hangs), limit, "bad" if watch.num_hangs else ""),
+        html.tile("Retries", str(watch.num_restarts), f"{watch.num_continued} from a checkpoint"),
+        html.tile("Resumes", str(watch.num_resumes), "of the whole plan"),
+        html.tile("Damaged checkpoints", str(watch.num_refused), "", "bad" if watch.num_refused else ""),
+    ]
+    if silence:
+        where = f"{silence.dataset} {silence.phase}, {silence.began_at:%H:%M:%S} UTC"
+        tiles.append(html.tile("Longest silence", format_duration(silence.duration_s), where))
+    reports = "".join(
+        f"<li>{html.text(f'{dataset} · {phase}, attempt {attempt}')}: <code>{html.text(report)}</code></li>"
+        for dataset, phase, attempt, report in watch.reports
+    )
+    listed = f'<h3>Reports in process_logs</h3><ul class="reasons">{reports}</ul>' if reports else ""
+    return f'<dl class="tiles flat">{"".join(tiles)}</dl>{listed}'
+
+
+def _disk(dashboard: Dashboard, place: Place) -> str:
+    outlook = disk_outlook(dashboard.telemetry.curves.get("disk_free_mib"))
+    if outlook is None or dashboard.window is None:
+        return ""
+    backdrop = Backdrop(dashboard.spans, dashboard.marks, dashboard.datasets, dashboard.window)
+    chart = resource_curve(dashboard.telemetry, "disk_free_mib", backdrop, "container")
+    lead = f"{format_memory(outlook.free_mib)} free at the end"
+    if outlook.lasts_h is not None:
+        lasts = format_duration(outlook.lasts_h * 3600) if outlook.lasts_h < _LONG_H else "for weeks"
+        lead += f"; {format_memory(outlook.mib_per_h)} less every hour, so it lasts {lasts}"
+    figure = place(chart, "Disk free (GiB)", "Free disk space over time in GiB")
+    return html.section("Disk", figure, lead=f"{lead}.")
+
+
+def machine(notes: Sequence[str]) -> str:
+    """What the machine says of itself, and what it could not be asked."""
+    own = [note for note in notes if not note.startswith(NOT_MEASURED)]
+    missing = [note.removeprefix(NOT_MEASURED).strip() for note in notes if note.startswith(NOT_MEASURED)]
+    parts = [
+        f'<h3>{title}</h3><ul class="reasons">'
+        + "".join(f"<li>{html.text(n)}</li>" for n in listed)
+        + "</ul>"
+        for title, listed in (("GPU health", own), ("Not measured", missing))
+        if listed
+    ]
+    return "".join(parts)
 
 
 def _recovery(phase: PhaseResult) -> str:
