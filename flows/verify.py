@@ -9,7 +9,7 @@ from rich.console import Console
 
 from core.errors import EventLogError
 from core.events.log import EventLog
-from core.events.telemetry import read_telemetry
+from core.events.telemetry import check_telemetry
 from core.planning.audit import StreamAudit, audit
 from flows.cli import DONE, FAILED, add_common_arguments, run_command, settings_of
 from flows.tables import styled, table
@@ -66,7 +66,7 @@ def _print_audit(output_dir: Path) -> int:
 def _telemetry_damage(folder: Path) -> str:
     """The first file of resource samples that was changed; empty if none was."""
     try:
-        read_telemetry(folder)
+        check_telemetry(folder)
     except EventLogError as error:
         return str(error)
     return ""

@@ -3,20 +3,25 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import polars as pl
 
+from core.analytics.buckets import mean, whole
 from core.analytics.results import ModelBottleneck
 from core.events.catalogue import EpochFinished, PhaseStarted, PlanCreated
 from core.events.event import Event
 from core.events.resource_facts import PackLimitChanged, PackLimitChosen, StorePlaced
+from core.events.telemetry import Samples
 from core.resources.verdict import Signals, judge
 
 Key: TypeAlias = tuple[str, str, str]
 """Dataset, phase and model."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DATASET = 2**53
+"""More microseconds than any time has."""
 _DIGITS = 4  # of the numbers that are kept: more would be noise, and differ with the number of threads
 
 
@@ -47,13 +52,13 @@ class _Log:
     num_threads: int | None = None
 
 
-def fold_bottlenecks(events: Iterable[Event], samples: pl.DataFrame) -> tuple[ModelBottleneck, ...]:
+def fold_bottlenecks(events: Iterable[Event], samples: Samples) -> tuple[ModelBottleneck, ...]:
     """Judge the training of every model that finished an epoch.
 
     Args:
         events: A plan's events, in order; a plan that is not finished folds too.
-        samples: Its resource samples, as of ``core.events.telemetry.read_telemetry``; those within the epochs
-            of a model are its own. Without any the verdict rests on the events, or is ``unknown``.
+        samples: Its resource samples in any order, perhaps too many to collect; those within the epochs of a
+            model are its own. Without any the verdict rests on the events, or is ``unknown``.
 
     Returns:
         One per dataset, phase and model, in the order in which they were first trained.
@@ -102,46 +107,96 @@ def _signals(log: _Log, key: Key, model: _Trained, measured: Mapping[str, Any]) 
     )
 
 
-def _measure(trained: Mapping[Key, _Trained], samples: pl.DataFrame) -> dict[Key, dict[str, Any]]:
-    """Means of the samples within the epochs of each model; None where nothing was measured."""
-    spans = pl.DataFrame(
-        [(*key, began, ended) for key, model in trained.items() for began, ended in model.spans],
-        schema={
-            **dict.fromkeys(("dataset", "phase", "model"), pl.String()),
-            **dict.fromkeys(("began", "ended"), pl.Datetime("us", "UTC")),
-        },
-        orient="row",
-    )
-    first_gpu = pl.coalesce("cuda_index", pl.col("gpu_index").rank("dense").over("dataset") - 1)
+def _measure(trained: Mapping[Key, _Trained], samples: Samples) -> dict[Key, dict[str, Any]]:
+    """Means of the samples within the epochs of each model, without those that were not measured."""
+    epochs = _Epochs(trained)
     power = pl.when(~pl.col("gpu_uuid").fill_null("").str.starts_with("MIG-")).then("gpu_power_w")
     throttled = pl.col("gpu_throttle_reasons").str
+    values = {
+        "gpu_utilization": pl.col("gpu_utilization_percent") / 100,
+        "sm_activity": pl.col("gpu_sm_activity_percent") / 100,
+        "power_share": power / pl.col("gpu_power_limit_w"),
+        "dram_activity": pl.col("gpu_dram_activity_percent") / 100,
+        "vram_busy_share": pl.col("gpu_memory_utilization_percent") / 100,
+        "throttled_thermal": throttled.contains("thermal", literal=True).cast(pl.Float64),
+        "throttled_power": throttled.contains("power", literal=True).cast(pl.Float64),
+        "training_cpus": pl.col("training_cpu_percent") / 100,
+        "machine_cpu_share": pl.col("cpu_percent") / 100,
+        "ram_share": pl.col("ram_used_mib") / pl.col("ram_total_mib"),
+        "swap_bytes_per_s": pl.col("swap_in_bytes_per_s") + pl.col("swap_out_bytes_per_s"),
+        "major_faults_per_s": pl.col("training_major_faults_per_s"),
+    }
     means = (
-        samples.filter(first_gpu.fill_null(0) == 0)
-        .sort("occurred_at", maintain_order=True)
-        # A chain trains one model at a time: the epoch that began last is the one a sample belongs to.
-        .join_asof(
-            spans.sort("began"), left_on="occurred_at", right_on="began", by="dataset", check_sortedness=False
-        )
-        .filter(pl.col("occurred_at") <= pl.col("ended"))
-        .group_by("dataset", "phase", "model")
-        .agg(
-            gpu_utilization=pl.col("gpu_utilization_percent").mean() / 100,
-            sm_activity=pl.col("gpu_sm_activity_percent").mean() / 100,
-            power_share=(power / pl.col("gpu_power_limit_w")).mean(),
-            dram_activity=pl.col("gpu_dram_activity_percent").mean() / 100,
-            vram_busy_share=pl.col("gpu_memory_utilization_percent").mean() / 100,
-            throttled_thermal=throttled.contains("thermal").mean(),
-            throttled_power=throttled.contains("power").mean(),
-            num_cpus=pl.col("num_cpus").max(),
-            training_cpus=pl.col("training_cpu_percent").mean() / 100,
-            machine_cpu_share=pl.col("cpu_percent").mean() / 100,
-            ram_share=(pl.col("ram_used_mib") / pl.col("ram_total_mib")).mean(),
-            swap_bytes_per_s=(pl.col("swap_in_bytes_per_s") + pl.col("swap_out_bytes_per_s")).mean(),
-            major_faults_per_s=pl.col("training_major_faults_per_s").mean(),
+        samples.lazy()
+        .filter(_is_first_gpu(samples))
+        .select(epochs.owner().alias("owner"), "num_cpus", *(v.alias(name) for name, v in values.items()))
+        .drop_nulls("owner")
+        .select("owner", "num_cpus", *(whole(name, pl.col(name)).alias(name) for name in values))
+        .group_by("owner")
+        .agg(pl.col("num_cpus").max(), pl.col(*values).sum(), pl.col(*values).count().name.suffix("_num"))
+        .collect(engine="streaming")
+        .select(
+            "owner",
+            "num_cpus",
+            *(mean(name, pl.col(name), pl.col(f"{name}_num")).alias(name) for name in values),
         )
     )
     rows = [{name: v for name, v in row.items() if v is not None} for row in means.iter_rows(named=True)]
-    return {(row.pop("dataset"), row.pop("phase"), row.pop("model")): row for row in rows}
+    return {epochs.keys[row.pop("owner")]: row for row in rows}
+
+
+def _is_first_gpu(samples: Samples) -> pl.Expr:
+    """Whether a sample is of the GPU that training uses: CUDA's first; in old releases the driver's."""
+    lowest = samples.lazy().group_by("dataset").agg(pl.col("gpu_index").min()).collect(engine="streaming")
+    first = _of_dataset(dict(lowest.drop_nulls().iter_rows()))
+    by_driver = pl.when(pl.col("gpu_index") != first).then(1).otherwise(0)
+    return pl.coalesce("cuda_index", by_driver) == 0
+
+
+def _of_dataset(numbers: Mapping[str, int]) -> pl.Expr:
+    """A number by the dataset of a sample; unlike ``replace_strict`` it needs no whole column in memory."""
+    known = [pl.when(pl.col("dataset") == name).then(number) for name, number in numbers.items()]
+    return pl.coalesce(*known, pl.lit(None, pl.Int64))
+
+
+class _Epochs:
+    """Tells whose epochs samples fall into.
+
+    A chain trains one model at a time: a sample belongs to the epoch of its dataset that began last.
+    """
+
+    def __init__(self, trained: Mapping[Key, _Trained]) -> None:
+        self.keys = list(trained)
+        self._datasets = {
+            name: n for n, name in enumerate(dict.fromkeys(dataset for dataset, *_ in self.keys))
+        }
+        spans = sorted(
+            (self._place(key, began), self._place(key, ended), owner)
+            for owner, (key, model) in enumerate(trained.items())
+            for began, ended in model.spans
+        )
+        columns = zip(*spans, strict=True) if spans else ((), (), ())
+        self._began, self._ended, self._owners = (pl.Series(column, dtype=pl.Int64) for column in columns)
+
+    def owner(self) -> pl.Expr:
+        """The index in ``keys`` of the model that a sample belongs to; null of none."""
+        place = _of_dataset(self._datasets).cast(pl.Int64) * _DATASET + pl.col("occurred_at").dt.epoch("us")
+        return place.map_batches(self._find, return_dtype=pl.Int64, is_elementwise=True)
+
+    def _place(self, key: Key, at: datetime) -> int:
+        """A time as a whole number that is apart from those of other datasets."""
+        return self._datasets[key[0]] * _DATASET + (at - _EPOCH) // timedelta(microseconds=1)
+
+    def _find(self, places: pl.Series) -> pl.Series:
+        last_begun = self._began.search_sorted(places, side="right").cast(pl.Int64) - 1
+        found = pl.DataFrame({"place": places, "span": last_begun}).select(
+            pl.when((pl.col("span") >= 0) & (pl.col("place") <= _at(self._ended))).then(_at(self._owners))
+        )
+        return found.to_series()
+
+
+def _at(values: pl.Series) -> pl.Expr:
+    return pl.lit(values).gather(pl.col("span").clip(0), null_on_oob=True)
 
 
 def _plan(log: _Log, event: Event) -> None:

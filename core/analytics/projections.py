@@ -13,7 +13,7 @@ from core.analytics.results import RetrainingPlan, fold_plan
 from core.events.event import Event
 from core.events.files import replace_file
 from core.events.resource_facts import ConfigRecommended
-from core.events.telemetry import read_telemetry
+from core.events.telemetry import reduce_telemetry
 from settings.layout import Layout
 
 
@@ -41,7 +41,9 @@ def rebuild(
         OSError: The folder cannot be written; a file is there whole or as it was.
     """
     layout = Layout(output_dir)
-    dashboard = fold_dashboard(plan_id, streams, read_telemetry(layout.telemetry, plan_id), history)
+    dashboard = reduce_telemetry(
+        layout.telemetry, plan_id, lambda samples: fold_dashboard(plan_id, streams, samples, history)
+    )
     plan = fold_plan(streams.get(plan_id, ()))
     return [_write(path, content) for path, content in _projections(layout, dashboard, plan)]
 

@@ -235,6 +235,18 @@ def reduce_telemetry(root: Path, plan_id: str | None, reduce: Callable[[pl.LazyF
                 raise DamagedLogError(f"a telemetry file vanished: {error}; restore it") from error
 
 
+def check_telemetry(root: Path) -> None:
+    """Check the seals of all resource samples.
+
+    Args:
+        root: Folder of all telemetry.
+
+    Raises:
+        DamagedLogError: A file is empty, torn, changed or of other columns; it is named.
+    """
+    reduce_telemetry(root, None, lambda _: None)
+
+
 def read_telemetry(root: Path, plan_id: str | None = None) -> pl.DataFrame:
     """Read all resource samples, where there are few.
 

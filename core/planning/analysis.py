@@ -12,13 +12,14 @@ from core.analytics.projections import rebuild, write_configs
 from core.analytics.recommendations import recommend
 from core.analytics.telemetry import summarize
 from core.errors import ConcurrencyError, DamagedLogError, EventLogError
-from core.events.catalogue import Fact, PhaseFinished, PlanFinished, to_event
+from core.events.catalogue import Fact, PhaseFinished, PlanFinished, to_event, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
 from core.events.resource_facts import ConfigRecommended
-from core.events.telemetry import read_telemetry
+from core.events.telemetry import reduce_telemetry
 from core.planning.audit import readable
 from core.planning.plan_state import PLAN_STATE
+from core.planning.progress import log_bottleneck, log_progress
 from settings.errors import SettingsError
 from settings.layout import Layout
 
@@ -110,9 +111,12 @@ def _with_recommendation(layout: Layout, log: EventLog, history: _History, plan_
     while _is_due(events):
         learned = [to_event(plan_id, fact) for fact in _learned(layout, history, plan_id, events)]
         try:
-            return events + log.append(learned, expected_position=events[-1].position)
+            events = events + log.append(learned, expected_position=events[-1].position)
         except ConcurrencyError:
             events = log.read(plan_id)
+            continue
+        for event in learned:
+            log_progress(to_fact(event))
     return events
 
 
@@ -126,9 +130,13 @@ def _learned(layout: Layout, history: _History, plan_id: str, events: list[Event
     before = history.before(plan)
     judged = judge([*before, plan])
     plan = replace(plan, judged=(*plan.judged, *judged))
-    samples = read_telemetry(layout.telemetry, plan_id)
+    telemetry, bottlenecks = reduce_telemetry(
+        layout.telemetry, plan_id, lambda samples: (summarize(samples), fold_bottlenecks(events, samples))
+    )
     settings = PLAN_STATE.fold(events).settings_in(layout.root)
-    evidence = gather(plan, before, summarize(samples), settings, fold_bottlenecks(events, samples))
+    for found in bottlenecks:
+        log_bottleneck(found)
+    evidence = gather(plan, before, telemetry, settings, bottlenecks)
     return [*judged, recommend(evidence)]
 
 

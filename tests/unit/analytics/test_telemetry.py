@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from core.analytics.telemetry import MAX_BUCKETS, TelemetrySummary, bucket, health_notes, summarize
+from core.analytics.telemetry import Telemetry, TelemetrySummary, health_notes, summarize, view_telemetry
 from core.events.telemetry import TELEMETRY_SCHEMA, read_telemetry
 from tests.sample_log import PLAN_ID, sample_events, write_telemetry
 
@@ -27,29 +27,6 @@ def samples(num: int, num_gpus: int = 1) -> pl.DataFrame:
         for gpu in range(num_gpus)
     ]
     return pl.DataFrame(rows, schema=TELEMETRY_SCHEMA)
-
-
-def test_buckets_are_few_and_keep_extremes() -> None:
-    points = bucket(samples(20_000), "cpu_percent")
-    assert len(points) <= MAX_BUCKETS
-    assert (points["min"].min(), points["max"].max()) == (0.0, 99.0)
-    assert points["mean"].mean() == pytest.approx(49.5, abs=0.1)
-
-
-def test_fewer_samples_than_buckets_stay_as_they_are() -> None:
-    points = bucket(samples(10), "cpu_percent")
-    assert points["mean"].to_list() == [float(number) for number in range(10)]
-
-
-def test_gpus_are_series_of_their_own_and_the_machine_is_one() -> None:
-    assert sorted(set(bucket(samples(50, num_gpus=2), "vram_used_mib")["gpu_index"])) == [0, 1]
-    assert set(bucket(samples(50, num_gpus=2), "cpu_percent")["gpu_index"]) == {None}
-
-
-@pytest.mark.parametrize("metric", ["gpu_power_w", "cpu_percent"])
-def test_what_was_not_measured_has_no_buckets(metric: str) -> None:
-    assert bucket(NONE, metric).is_empty()
-    assert bucket(samples(5).with_columns(pl.lit(None, pl.Float64).alias(metric)), metric).is_empty()
 
 
 def test_summary_of_a_gpu_machine(tmp_path: Path) -> None:
@@ -100,3 +77,31 @@ def test_notes_tell_of_errors_heat_and_what_is_not_measured_in_the_end() -> None
 def test_that_there_is_no_gpu_is_no_note() -> None:
     why = '{"gpu_index":"NVML Shared Library Not Found","training_cpu_percent":"needs two samples"}'
     assert health_notes(samples(1).with_columns(not_measured=pl.lit(why))) == []
+
+
+def test_view_of_nothing_is_empty() -> None:
+    assert view_telemetry(NONE) == Telemetry()
+
+
+def test_view_holds_what_was_measured_and_what_there_is_of_it() -> None:
+    view = view_telemetry(samples(50, num_gpus=2).with_columns(vram_total_mib=pl.lit(8192.0)))
+    assert set(view.curves) == {"cpu_percent", "vram_used_mib"}
+    assert view.totals == {"vram_used_mib": 8192.0}
+    assert view.summary == summarize(samples(50, num_gpus=2).with_columns(vram_total_mib=pl.lit(8192.0)))
+
+
+def test_energy_is_power_over_the_time_that_was_sampled_and_none_for_a_pause() -> None:
+    rows = samples(3600, num_gpus=2).with_columns(gpu_power_w=100.0 + 100 * pl.col("gpu_index"))
+    later = rows.with_columns(pl.col("occurred_at") + timedelta(days=3))
+    assert summarize(rows).energy_kwh == pytest.approx(0.3)
+    assert summarize(pl.concat([rows, later])).energy_kwh == pytest.approx(0.6)
+    assert summarize(samples(5)).energy_kwh is None
+
+
+def test_rows_in_any_order_give_the_same_numbers() -> None:
+    rows = samples(3000, num_gpus=2).with_columns(gpu_power_w=pl.col("vram_used_mib") / 7)
+    for seed in range(3):
+        mixed = rows.sample(fraction=1.0, shuffle=True, seed=seed)
+        assert summarize(mixed) == summarize(rows)
+        view = view_telemetry(mixed)
+        assert all(curve.equals(view_telemetry(rows).curves[name]) for name, curve in view.curves.items())
