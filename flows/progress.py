@@ -59,21 +59,21 @@ def progress_words(plan_id: str, phases: list[PhaseView], is_over: bool) -> str:
         is_over: Whether the chain has come to its end, whichever that is.
     """
     to_do = [phase for phase in phases if phase.status != "skipped"]
-    of_plan = f"Plan {plain(plan_id)}"
-    if all(phase.status == "completed" for phase in to_do):
-        return f"{of_plan}: all phases done in {duration(sum(phase.elapsed_s for phase in to_do))}."
-    failed = next((phase for phase in to_do if phase.status == "failed"), None)
-    if is_over and failed:
-        left = ", ".join(phase.phase for phase in to_do if phase.status == "blocked")
+    of_plan = f"Plan {plain(plan_id)}."
+    number, phase = next(
+        ((i, phase) for i, phase in enumerate(to_do, 1) if phase.status != "completed"), (0, None)
+    )
+    if phase is None:
+        return f"All phases done in {duration(sum(phase.elapsed_s for phase in to_do))}. {of_plan}"
+    if is_over and phase.status == "failed":
+        left = ", ".join(later.phase for later in to_do[number:])
         rest = f" Not reached: {left}." if left else ""
-        return f"{of_plan}: **{failed.phase} failed**: {plain(headline(failed.reason))}.{rest}"
+        return f"**{phase.phase} failed**: {plain(headline(phase.reason))}.{rest} {of_plan}"
     if is_over:
-        doing = next(phase.phase for phase in to_do if phase.status != "completed")
-        return f"{of_plan}: **interrupted** in {doing}; `python -m flows.retrain --resume {plan_id}` goes on."
-    number, phase = next((i, phase) for i, phase in enumerate(to_do, 1) if phase.status != "completed")
+        return f"**Interrupted** in {phase.phase}: `python -m flows.retrain --resume {plan_id}` goes on."
     said = [", ".join([*now_words(phase), *model_words(phase)]), eta_words(phase)]
     words = "; ".join(plain(words) for words in said if words)
-    return f"{of_plan}: **{phase.phase}** (phase {number} of {len(to_do)}): {words}"
+    return f"**{phase.phase}** ({number} of {len(to_do)}): {words}. {of_plan}"
 
 
 def _show(output_dir: Path, plan_id: str, dataset: str, ended: threading.Event) -> None:

@@ -127,6 +127,8 @@ def _answers(url: str) -> bool:
 
 
 def _serve(port: int, records: Path | None = None) -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     # Pages of the UI would ask the API on Prefect's usual port.
     os.environ.setdefault("PREFECT_SERVER_UI_API_URL", f"http://127.0.0.1:{port}/api")
     os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")

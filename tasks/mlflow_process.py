@@ -6,6 +6,7 @@ hold a password) it is that process. It ends when its standard input closes; kil
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,10 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from core.logs import LogFile, Sentences, identified, open_output
 from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
 from tasks.mlflow_projection import project_to_mlflow
+
+_LOG = logging.getLogger("tasks.mlflow_process")
 
 
 @contextmanager
@@ -71,8 +75,7 @@ def _projector(
     output_dir: Path, plan_id: str, tracking: TrackingSettings, *flags: str
 ) -> Iterator["subprocess.Popen[str]"]:
     log_path = _log_path(output_dir, plan_id)
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("ab") as log:
+    with open_output(log_path) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(output_dir), plan_id, *flags],
             stdin=subprocess.PIPE,
@@ -109,7 +112,7 @@ def _follow(output_dir: Path, plan_id: str, tracking: TrackingSettings) -> None:
         except RetrainError as error:
             if str(error) != said:
                 said = str(error)
-                print(said, file=sys.stderr, flush=True)
+                _LOG.warning("%s", said)
 
 
 def _main() -> int:
@@ -120,14 +123,23 @@ def _main() -> int:
     arguments = parser.parse_args()
     tracking = TrackingSettings.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _log_to(_log_path(arguments.output_dir, arguments.plan_id).with_suffix(".jsonl"))
     if arguments.follow:
-        _follow(arguments.output_dir, arguments.plan_id, tracking)
+        with identified(plan=arguments.plan_id):
+            _follow(arguments.output_dir, arguments.plan_id, tracking)
     try:
         print(project_to_mlflow(arguments.output_dir, arguments.plan_id, tracking))
     except RetrainError as error:
         print(error)
         return 1
     return 0
+
+
+def _log_to(records: Path) -> None:
+    """Log to a file of JSON lines, MLflow's warnings included, and to stderr, for people."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(Sentences("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[LogFile(records), shown])
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,7 @@ Artifacts have the same keys for every plan, so that the UI shows their history:
 
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from prefect import get_run_logger, task
@@ -57,7 +58,7 @@ def publish_artifacts(output_dir: Path, plan_id: str, dashboards_url: str) -> No
     events = EventLog(layout.events).read(plan_id)
     results = fold_results(events)
     device = results.machine.get("device_name", "an unknown device")
-    of_plan = f"Plan {plan_id}, {results.status}, on {device}"
+    of_plan = plain(f"Plan {plan_id}, {results.status}, on {device}")
     create_markdown_artifact(results_markdown(results), key="results", description=of_plan)
     _publish_metrics(results, of_plan)
     _publish_dashboard(layout, plan_id, dashboards_url, of_plan)
@@ -92,7 +93,7 @@ def _publish_metrics(results: RetrainingResults, of_plan: str) -> None:
         create_table_artifact(
             [{name: cell for name, cell in row.items() if name != "dataset"} for row in rows],
             key=artifact_key("metrics", dataset),
-            description=f"{plain(dataset)}: every model on every test folder. {plain(of_plan)}",
+            description=f"Every model on every test folder of {plain(dataset)}. {of_plan}",
         )
 
 
@@ -105,7 +106,7 @@ def _publish_dashboard(layout: Layout, plan_id: str, dashboards_url: str, of_pla
     fits = len(picture) <= _MOST_PICTURE_BYTES
     shown = dashboard_markdown(picture) if fits else "Its picture is too large to be shown here.\n"
     create_markdown_artifact(f"{where}\n\n{shown}", key="dashboard", description=of_plan)
-    create_link_artifact(address, link_text=page.name, key="dashboard-link", description=of_plan)
+    create_link_artifact(address, link_text=plain(page.name), key="dashboard-link", description=of_plan)
 
 
 def _publish_recommendation(events: list[Event], plan_id: str) -> None:
@@ -115,7 +116,8 @@ def _publish_recommendation(events: list[Event], plan_id: str) -> None:
         return
     last = recommended[-1]
     judged = [fact for fact in facts if isinstance(fact, RecommendationJudged)]
-    told = f"For the next plan on {last.device_name}, after plan {plan_id}"
+    changes = ", ".join(f"{item['setting']} {item['value']}" for item in _changes(last))
+    told = plain(f"{changes or 'No changes'}. For {last.device_name}, after plan {plan_id}")
     create_markdown_artifact(
         recommendation_markdown(last, judged),
         key=artifact_key("recommendation", last.device_name),
@@ -142,3 +144,7 @@ def _advice_rows(fact: ConfigRecommended) -> list[dict[str, str]]:
         }
         for item in fact.advice
     ]
+
+
+def _changes(fact: ConfigRecommended) -> list[dict[str, Any]]:
+    return [item for item in fact.advice if item["value"] != item["before"]]

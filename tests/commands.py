@@ -90,9 +90,9 @@ def answers(url: str) -> bool:
     return True
 
 
-def post(url: str) -> Any:
-    """The answer to an empty filter."""
-    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+def post(url: str, **body: Any) -> Any:
+    """The answer to a filter, all that there is if it is empty."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as response:
         return json.load(response)
 
