@@ -58,6 +58,8 @@ _PLAN_FILES: dict[str, tuple[str, str]] = {
 _OTHER: dict[str, tuple[str, _Row]] = {
     "mlflow.db": ("MLflow's database, unless `tracking.mlflow_uri` names another.",
                   _Row("projection", "the MLflow process", _ANALYZE)),
+    "mlartifacts/": ("MLflow's files: dashboards, settings, models as safetensors.",
+                     _Row("projection", "the MLflow process", _ANALYZE)),
 }  # fmt: skip
 _MODEL_FILES = """\
 `saved_models/` has, for each dataset:
