@@ -111,12 +111,15 @@ _FILES = {
     "student": "final_student_model_{}.pth",
     "fusion": "fusion_agent_{}.pth",
 }
+_SAVED = {**_PHASE_MODELS, "fusion": ("fusion", "mlp_fusion", "id_frequency")}
 _PARAMETERS = {
     "teacher_vgae": 1_710_000,
     "teacher_gat": 1_100_000,
     "student_vgae": 86_000,
     "student_gat": 55_000,
     "fusion": 32_000,
+    "mlp_fusion": 17_000,
+    "id_frequency": 128,
 }
 _SKILL = dict(zip(MODELS, (0.62, 0.93, 0.58, 0.90, 0.91, 0.89, 0.71), strict=True))
 
@@ -494,7 +497,9 @@ def _finish(log: SampleLog, dataset: str, phase: str, attempt: int, began: float
                 data_digest=_digest(dataset, "data"),
                 settings_digest=_digest(dataset, phase),
                 parent_sha256="",
-                num_parameters={model: _PARAMETERS[model] for model in _PHASE_MODELS[phase]},
+                num_parameters={
+                    model: _PARAMETERS[model] for model in _SAVED.get(phase, _PHASE_MODELS[phase])
+                },
             ),
         )
     log.say(

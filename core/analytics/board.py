@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-import polars as pl
-
 from core.analytics.bottlenecks import fold_bottlenecks
+from core.analytics.detection import FolderScores, fold_scores
 from core.analytics.fleet import Fleet, FleetHistory
 from core.analytics.metrics import model_order
 from core.analytics.results import RetrainingResults, fold_results
@@ -22,8 +21,11 @@ from core.analytics.timeline import (
     fold_marks,
     fold_spans,
 )
+from core.analytics.versions import Versions, fold_versions
 from core.analytics.watchdog import MemoryUse, Watch, fold_memory, fold_watch
 from core.events.event import Event
+from core.events.past import Past
+from core.events.telemetry import Samples
 
 DOT_METRICS = ("f1", "mcc", "false_positive_rate")
 
@@ -43,6 +45,8 @@ class Dashboard:
         watch: What supervision did for it.
         telemetry: Its resource samples, reduced.
         fleet: All plans as they were when the plan's last event was appended.
+        scores: How scores of its models lie, by dataset and test folder.
+        versions: All versions of models there were then.
     """
 
     results: RetrainingResults
@@ -55,6 +59,8 @@ class Dashboard:
     watch: Watch
     telemetry: Telemetry
     fleet: Fleet
+    scores: Mapping[str, Mapping[str, FolderScores]]
+    versions: Versions
 
     @property
     def datasets(self) -> list[str]:
@@ -91,7 +97,7 @@ class Dashboard:
 def fold_dashboard(
     plan_id: str,
     streams: Mapping[str, Sequence[Event]],
-    samples: pl.DataFrame,
+    samples: Samples,
     history: FleetHistory | None = None,
 ) -> Dashboard:
     """Fold a plan's events into what its dashboard shows; an empty or unfinished plan is fine.
@@ -99,7 +105,7 @@ def fold_dashboard(
     Args:
         plan_id: The plan.
         streams: The events of each plan, in order; what happened after the plan's last event is not shown.
-        samples: Its resource samples, as of ``core.events.telemetry.read_telemetry``.
+        samples: Its resource samples in any order, perhaps too many to collect.
         history: All plans, where dashboards of several are folded; None to fold them for this one.
     """
     events = streams.get(plan_id, ())
@@ -119,4 +125,14 @@ def fold_dashboard(
         fold_watch(events),
         view_telemetry(samples),
         fleet,
+        fold_scores(events),
+        _versions(plan_id, streams, fleet.unreadable),
     )
+
+
+def _versions(plan_id: str, streams: Mapping[str, Sequence[Event]], unreadable: Sequence[str]) -> Versions:
+    """Versions of models as they were when a plan's last event was appended."""
+    if not streams.get(plan_id):
+        return {}
+    past = Past(streams).streams(plan_id)
+    return fold_versions(events for name, events in past.items() if name not in unreadable)

@@ -32,16 +32,18 @@ def tile(label: str, value: str, note: str = "", tone: str = "") -> str:
     return f'<div class="tile"><dt>{text(label)}</dt><dd class="{tone}">{text(value)}{small}</dd></div>'
 
 
-def chip(status: str, tone: str) -> str:
-    """A word in a rounded border."""
-    return f'<span class="chip {tone}">{text(status)}</span>'
+def chip(status: str, tone: str, why: str = "") -> str:
+    """A word in a rounded border; why is told where a pointer rests on it."""
+    title = f' title="{text(why)}"' if why else ""
+    return f'<span class="chip {tone}"{title}>{text(status)}</span>'
 
 
-def cell(content: object, css: str = "", heat: float | None = None) -> str:
-    """A table cell of plain text; heat from 0 to 1 tints it."""
+def cell(content: object, css: str = "", heat: float | None = None, note: str = "", tone: str = "") -> str:
+    """A table cell of plain text; heat from 0 to 1 tints it, a note in a tone stands small below."""
     classes = " ".join(name for name in (css, "heat" if heat is not None else "") if name)
     style = f' style="--heat:{42 * heat:.0f}"' if heat is not None else ""
-    return f"<td{_class(classes)}{style}>{text(content)}</td>"
+    small = f'<small class="{tone}">{text(note)}</small>' if note else ""
+    return f"<td{_class(classes)}{style}>{text(content)}{small}</td>"
 
 
 def row(head: object, cells: Iterable[str], css: str = "") -> str:

@@ -150,6 +150,11 @@ def format_number(value: float) -> str:
     return f"{value:.{digits if abs(value) >= 0.01 or value == 0 else 4}f}"
 
 
+def format_change(difference: float) -> str:
+    """A difference of two numbers with its sign."""
+    return f"{'−' if difference < 0 else '+'}{format_number(abs(difference))}"
+
+
 def format_duration(seconds: float | None) -> str:
     """Seconds as ``42 s``, ``6 min 33 s`` or ``14 h 05 min``."""
     if seconds is None:
