@@ -56,7 +56,7 @@ def progress_line(view: LiveView) -> str:
     if view.plan_id is None or not view.phases:
         return ""
     running = [_phase_words(phase) for phase in view.running] if view.status == "running" else []
-    return "; ".join([f"{percent(view.fraction)} done, {left_words(view)}", *running])
+    return printable("; ".join([f"{percent(view.fraction)} done, {left_words(view)}", *running]))
 
 
 def news(before: LiveView | None, now: LiveView) -> list[str]:
