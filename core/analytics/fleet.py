@@ -1,4 +1,4 @@
-"""All plans of an output directory, as they were when one of them was last heard of."""
+"""All plans of an output directory, as they were when one of them was last worked on."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
-from core.analytics.plan_summary import PlanSummary, summarize_plan
+from core.analytics.plan_summary import AFTERWARDS, PlanSummary, summarize_plan
 from core.errors import EventLogError
 from core.events.event import Event
 from core.events.past import Past
@@ -41,16 +41,20 @@ class FleetHistory:
         self._summaries: dict[tuple[str, int], PlanSummary | None] = {}
 
     def seen_from(self, plan_id: str) -> Fleet:
-        """All plans as they were when a plan's last event was appended.
+        """All plans as they were when a plan was last worked on.
 
-        So the same plan sees the same, however many plans come after it. An unfinished plan counts as
-        interrupted once another one has begun: one at a time works in an output directory.
+        So the same plan sees the same, however many plans come after it, and however late it is analyzed. An
+        unfinished plan counts as interrupted once another one has begun: one at a time works in an output
+        directory.
         """
-        if not self._streams.get(plan_id):
+        events = self._streams.get(plan_id)
+        if not events:
             return Fleet(unreadable=sorted(self._unreadable))
+        worked = [place for place, event in enumerate(events) if event.type not in AFTERWARDS]
+        lengths = self._past.lengths(plan_id, worked[-1] if worked else -1) | {plan_id: len(events)}
         broken = set(self._unreadable)
         found = []
-        for name, length in self._past.lengths(plan_id).items():
+        for name, length in lengths.items():
             try:
                 summary = self._summary(name, length)
             except EventLogError:

@@ -2,11 +2,10 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import yaml
-
+from core.analytics.advice.bars import bars_svg, data_uri
+from core.analytics.advice.reading import Bar, read
 from core.analytics.metrics import (
     BASELINES,
     best_models,
@@ -14,7 +13,6 @@ from core.analytics.metrics import (
     format_duration,
     format_memory,
     format_metric,
-    format_number,
     fusion_verdict,
     metric_label,
     model_order,
@@ -52,21 +50,34 @@ def metrics_rows(results: RetrainingResults) -> list[dict[str, str]]:
 
 
 def recommendation_markdown(fact: ConfigRecommended, judged: Sequence[RecommendationJudged] = ()) -> str:
-    """A recommendation: its reasons, what each change rests on, what earlier ones came to, the settings file.
+    """A recommendation: each setting to change with its evidence, what earlier ones came to, the file.
 
     Args:
         fact: The recommendation.
         judged: Effects of earlier recommendations that its plan went by.
     """
-    parts = [f"# Recommended settings for {plain(fact.device_name)}"]
-    if fact.reasons:
-        parts.append("\n".join(f"- {plain(reason)}" for reason in fact.reasons))
-    if fact.advice:
-        parts += ["## Changes", _advice_table(fact.advice)]
-    if judged:
-        parts += ["## Earlier recommendations", _judged_table(judged)]
-    content = yaml.safe_dump(fact.settings, sort_keys=True, allow_unicode=True)
-    return "\n\n".join([*parts, f"```yaml\n{content}```"]) + "\n"
+    reading = read(fact, judged)
+    parts = [f"# Recommended settings for {plain(reading.device_name)}", plain(reading.summary)]
+    for number, piece in enumerate(reading.changes, 1):
+        parts += [f"## {number}. {plain(piece.headline)}", plain(piece.finding)]
+        parts += _bars(piece.bars_title, piece.bars)
+        facts = {
+            "Expected": piece.gain,
+            "Rests on": piece.rests_on,
+            "Confidence": piece.confidence,
+            "Before": piece.record,
+        }
+        parts.append("\n".join(f"- **{name}:** {plain(said)}" for name, said in facts.items() if said))
+        parts.append(f"```yaml\n{piece.change}```")
+    if reading.verdicts:
+        parts.append("## What earlier advice came to")
+    for verdict in reading.verdicts:
+        parts += [f"**{plain(verdict.headline)}.** {plain(verdict.detail)}", *_bars("", verdict.bars)]
+    if reading.kept:
+        title = "What else was looked at" if reading.changes else "What was found"
+        parts += [f"## {title}", "\n".join(f"- {plain(reason)}" for reason in reading.kept)]
+    parts += ["## The whole settings file", f"```yaml\n{reading.settings}```"]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def dashboard_markdown(png: bytes) -> str:
@@ -74,44 +85,13 @@ def dashboard_markdown(png: bytes) -> str:
     return f"![Dashboard](data:image/png;base64,{base64.b64encode(png).decode()})\n"
 
 
-def _advice_table(advice: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            str(item["setting"]),
-            _change(item["before"], item["value"]),
-            str(item["phase"] or "all"),
-            _promise(item),
-            str(item["rests_on"]),
-            f"{item['confidence']:.0%}",
-        ]
-        for item in advice
-    ]
-    return table(["setting", "change", "phase", "expected", "based on", "confidence"], rows)
-
-
-def _change(before: object, value: object) -> str:
-    return f"{value} (unchanged)" if value == before else f"{before} → {value}"
-
-
-def _promise(item: Mapping[str, Any]) -> str:
-    if item["expected"] is None:
-        return "–"
-    low, expected, high = (format_number(item[name]) for name in ("low", "expected", "high"))
-    return f"{item['metric']} {format_number(item['current'])} → {expected} ({low} to {high})"
-
-
-def _judged_table(judged: Sequence[RecommendationJudged]) -> str:
-    rows = [
-        [
-            fact.setting,
-            f"{fact.instead_of} → {fact.value}",
-            fact.recommended_by,
-            f"{fact.metric} {format_number(fact.before)} → {format_number(fact.after)}",
-            "helped" if fact.helped else "worse" if fact.high < 0 else "no clear difference",
-        ]
-        for fact in judged
-    ]
-    return table(["setting", "change", "after plan", "measured", "verdict"], rows)
+def _bars(title: str, bars: Sequence[Bar]) -> list[str]:
+    """Evidence as a picture that says the same in words to whoever cannot see it."""
+    if not bars:
+        return []
+    words = ", ".join(f"{bar.label}: {bar.shown}" for bar in bars)
+    picture = f"![{plain(words)}]({data_uri(bars_svg(bars))})"
+    return [f"{plain(title)}:", picture] if title else [picture]
 
 
 def _phases_table(dataset: DatasetResult) -> str:

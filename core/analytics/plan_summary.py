@@ -35,7 +35,7 @@ DETECTORS = ("student_vgae", "student_gat", "fusion")
 """Models that are meant for use in a vehicle."""
 
 PlanStatus = Literal["completed", "failed", "interrupted", "unfinished"]
-_AFTERWARDS = {ConfigRecommended.TYPE, RecommendationJudged.TYPE}
+AFTERWARDS = {ConfigRecommended.TYPE, RecommendationJudged.TYPE}
 """Said of a plan, not work on it."""
 
 
@@ -139,7 +139,7 @@ def summarize_plan(events: Sequence[Event]) -> PlanSummary | None:
         return None
     plan = _Plan(events[0].occurred_at)
     for event in events:
-        if event.type not in _AFTERWARDS:
+        if event.type not in AFTERWARDS:
             plan.hear(event)
         if step := _STEPS.get(event.type):
             step(plan, to_fact(event))

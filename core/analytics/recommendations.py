@@ -3,15 +3,15 @@
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import PurePath
 from typing import Any
-
-import yaml
 
 from core.analytics.advice import course, judging
 from core.analytics.advice.evidence import Advice, Evidence, Finding
 from core.analytics.advice.inputs import inputs
 from core.analytics.advice.memory import memory, out_of_memory
+from core.analytics.advice.reading import read
 from core.analytics.advice.throughput import throughput
 from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 from settings.app import Settings
@@ -58,7 +58,10 @@ def recommend(evidence: Evidence) -> ConfigRecommended:
         device_name=evidence.plan.device_name,
         settings=_fragment(evidence.settings, {name: found.value for name, found in advice.items()}),
         reasons=reasons,
-        advice=[asdict(found) for found in advice.values()],
+        advice=[
+            asdict(replace(found, record=judging.track_record(evidence.judged, found.setting)))
+            for found in advice.values()
+        ],
     )
 
 
@@ -93,12 +96,22 @@ def _in_vain(evidence: Evidence, advice: Advice) -> str:
 
 def config_yaml(fact: ConfigRecommended, plan_id: str) -> str:
     """Write a recommendation as a settings file for ``--config``, with its reasons as comments."""
+    reading = read(fact)
     # Wrapping also takes line breaks out of names and messages: none can leave its comment.
-    lines = [*textwrap.wrap(f"Recommended for {fact.device_name} after plan {plan_id}.", 98), ""]
-    for reason in fact.reasons:
+    lines = textwrap.wrap(f"Recommended for {fact.device_name} after plan {plan_id}. {reading.summary}", 98)
+    for piece in reading.changes:
+        lines += ["", *textwrap.wrap(f"{piece.headline}.", 98)]
+        trust = f"Confidence {piece.confidence}." if piece.confidence else ""
+        rests_on = f"Rests on {piece.rests_on}." if piece.rests_on else ""
+        gain = f"{piece.gain}." if piece.gain else ""
+        said = " ".join(filter(None, [piece.finding, gain, rests_on, trust, piece.record]))
+        lines += textwrap.wrap(said, 96, initial_indent="  ", subsequent_indent="  ")
+    if reading.kept:
+        lines += ["", "Besides:"]
+    for reason in reading.kept:
         lines += textwrap.wrap(f"- {reason}", 98, subsequent_indent="  ")
     comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    return comments + "\n" + yaml.safe_dump(fact.settings, sort_keys=True, allow_unicode=True)
+    return comments + "\n" + reading.settings
 
 
 def device_slug(device_name: str) -> str:
@@ -110,6 +123,7 @@ def _fragment(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     fragment = settings.model_dump(
         mode="json", exclude_defaults=True, exclude={"output_dir", "models", "tracking"}
     )
+    _unpin(fragment)
     preset = {"preset": settings.models.preset}
     fragment["models"] = (
         preset
@@ -127,3 +141,14 @@ def _fragment(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
         "dataset.prefetch_factor": settings.dataset.prefetch_factor,
     }
     return merge(fragment, nested({**always, **changes}))
+
+
+def _unpin(fragment: dict[str, Any]) -> None:
+    """Leave out where captures are on one machine: settings for a kind of device must fit all of them."""
+    data = fragment.get("data", {})
+    for group, name in ((data, "data_dir"), (data.get("demo", {}), "cache_dir")):
+        if PurePath(group.get(name, "")).is_absolute():
+            del group[name]
+    for group, name in ((data, "demo"), (fragment, "data")):
+        if not group.get(name, True):
+            del group[name]

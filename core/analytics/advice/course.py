@@ -3,16 +3,19 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, rests_on
+from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, point, rests_on
 from core.analytics.advice.measures import BEST_VAL_LOSS, TRAINED_BY_EPOCHS
 from core.analytics.advice.throughput import BUSY_PERCENT
+from core.analytics.metrics import format_number
 from core.analytics.observations import ModelRun
 from core.analytics.results import ModelBottleneck
 from core.resources.profiles import profile_for
 
 MIN_SAMPLES, MAX_SAMPLES = 30, 50_000
 EPOCHS = "training.epochs"
+_MOST_BARS = 6
 
 
 def epochs(evidence: Evidence) -> Iterator[Finding]:
@@ -49,6 +52,8 @@ def epochs(evidence: Evidence) -> Iterator[Finding]:
             expected=loss - drop,
             low=loss - drop * (more - training.epochs),
             high=loss,
+            measured=_losses([model for *_, model in unfinished]),
+            measured_as="Mean validation loss by epoch",
         )
         return
     longest = max(max(model.epochs) + 1 for *_, model in models)
@@ -63,6 +68,9 @@ def epochs(evidence: Evidence) -> Iterator[Finding]:
             rests_on=based_on,
             num_observations=len(models),
             confidence=confidence,
+            measured=_epochs_run(models),
+            measured_as=f"Epochs until early stopping, of {training.epochs}",
+            measured_of=training.epochs,
         )
 
 
@@ -151,6 +159,22 @@ def _from_samples(evidence: Evidence, setting: str, value: float, before: float,
         num_observations=num,
         confidence=evidence.confidence([evidence.plan], setting),
     )
+
+
+def _losses(models: Sequence[ModelRun]) -> list[dict[str, Any]]:
+    """Mean validation loss of the last epochs that all of them finished."""
+    shared = sorted(set.intersection(*(set(model.losses) for model in models)))[-_MOST_BARS:]
+    means = {epoch: statistics.fmean(model.losses[epoch] for model in models) for epoch in shared}
+    return [point(f"epoch {epoch}", loss, format_number(loss)) for epoch, loss in means.items()]
+
+
+def _epochs_run(models: Sequence[tuple[str, float, ModelRun]]) -> list[dict[str, Any]]:
+    """The longest training of each model."""
+    longest: dict[str, int] = {}
+    for name, _, model in models:
+        longest[name] = max(longest.get(name, 0), max(model.epochs) + 1)
+    most = sorted(longest.items(), key=lambda item: -item[1])[:_MOST_BARS]
+    return [point(name, num, str(num)) for name, num in most]
 
 
 def _best_in_last(model: ModelRun, num_epochs: int) -> bool:

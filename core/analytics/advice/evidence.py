@@ -1,12 +1,12 @@
 """What advice rests on: one plan, and all plans before it on the same kind of device."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from core.analytics.advice.measures import MEASURES
+from core.analytics.advice.measures import format_measure, measure_name
 from core.analytics.histograms import decay
 from core.analytics.observations import ModelRun, PhaseRun, PlanRecord, wait_share
 from core.analytics.results import ModelBottleneck
@@ -34,6 +34,11 @@ class Advice:
         expected: What it should become.
         low: Lower bound of that.
         high: Upper bound of that.
+        measured: What it was seen by, to be drawn: entries of `point`.
+        measured_as: What those are.
+        measured_of: The most that they can be; None for the largest of them.
+        record: Of earlier advice on the setting that was followed and judged: ``num``, ``helped`` and, in
+            words, the ``last``; None where there was none.
     """
 
     setting: str
@@ -49,6 +54,10 @@ class Advice:
     expected: float | None = None
     low: float | None = None
     high: float | None = None
+    measured: Sequence[Mapping[str, Any]] = ()
+    measured_as: str = ""
+    measured_of: float | None = None
+    record: Mapping[str, Any] | None = None
 
     def sentence(self) -> str:
         """All of it for people."""
@@ -56,11 +65,12 @@ class Advice:
             return self.reason
         gain = ""
         if self.metric and self.expected is not None and self.current is not None:
-            unit = MEASURES[self.metric].unit
-            bounds = (
-                "" if self.low is None or self.high is None else f" ({_few(self.low)} to {_few(self.high)})"
-            )
-            gain = f" Expected: {_few(self.expected)}{bounds} {unit}, from {_few(self.current)}."
+            now, then = (format_measure(self.metric, value) for value in (self.current, self.expected))
+            bounds = ""
+            if self.low is not None and self.high is not None:
+                low, high = (format_measure(self.metric, value) for value in (self.low, self.high))
+                bounds = f" ({low} to {high})"
+            gain = f" {measure_name(self.metric)}: {now} now, {then} expected{bounds}."
         return f"{self.reason}{gain} Based on {self.rests_on}; confidence {self.confidence:.0%}."
 
 
@@ -229,5 +239,6 @@ def _counted(num: int, what: str) -> str:
     return f"{num} {what}{'s' * (num != 1)}"
 
 
-def _few(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+def point(label: str, value: float, shown: str) -> dict[str, Any]:
+    """A number that advice was seen by: what it is of, and how it is written."""
+    return {"label": label, "value": value, "shown": shown}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from core.analytics.advice.measures import MEASURES, NUM_OOMS, Measure, Part
+from core.analytics.advice.measures import MEASURES, NUM_OOMS, Measure, Part, format_measure, measure_name
 from core.analytics.canonical import digest
 from core.analytics.histograms import decay
 from core.analytics.observations import PlanRecord
@@ -55,12 +55,24 @@ def sentence(fact: RecommendationJudged) -> str:
     scale, unit = (1, "") if fact.metric == NUM_OOMS else (100, " %")
     verdict = "helped" if fact.helped else "made it worse" if fact.high < 0 else "made no clear difference"
     elsewhere = "" if fact.same_data else ", on other captures"
-    return (
-        f"{fact.setting} {fact.value} instead of {fact.instead_of}, recommended after plan "
-        f"{fact.recommended_by}, {verdict}: {fact.metric} {fact.before:.3g} before and {fact.after:.3g} with "
-        f"it, better by {scale * fact.gain:.1f}{unit} ({scale * fact.low:.1f} to {scale * fact.high:.1f}; "
-        f"{fact.num_compared} compared{elsewhere})."
+    before, after = (format_measure(fact.metric, value) for value in (fact.before, fact.after))
+    value, instead = (
+        str(each).lower() if isinstance(each, bool) else each for each in (fact.value, fact.instead_of)
     )
+    return (
+        f"{fact.setting} {value} instead of {instead}, recommended after plan "
+        f"{fact.recommended_by}, {verdict}: {measure_name(fact.metric).lower()} {before} before and {after} "
+        f"with it, better by {scale * fact.gain:.1f}{unit} ({scale * fact.low:.1f} to "
+        f"{scale * fact.high:.1f}; {fact.num_compared} compared{elsewhere})."
+    )
+
+
+def track_record(judged: Sequence[RecommendationJudged], setting: str) -> Mapping[str, Any] | None:
+    """What came of advice on a setting, for ``Advice.record``; None where none was judged."""
+    found = [fact for fact in judged if fact.setting == setting]
+    if not found:
+        return None
+    return {"num": len(found), "helped": sum(fact.helped for fact in found), "last": sentence(found[-1])}
 
 
 def _judge(history: Sequence[PlanRecord], setting: str) -> RecommendationJudged | None:

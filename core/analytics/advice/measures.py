@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from core.analytics.metrics import format_memory, format_number
 from core.analytics.observations import ModelRun, PlanRecord, wait_share
 
 TRAINED_BY_EPOCHS = ("teacher", "student")
@@ -80,3 +81,29 @@ MEASURES: Mapping[str, Measure] = {
     NUM_OOMS: Measure(_num_ooms, False, False, 0.25, "times out of memory"),
     BEST_VAL_LOSS: Measure(_best_losses, False, True, 0.02, "validation loss"),
 }
+
+_NAMES = {
+    GRAPHS_PER_S: "Throughput",
+    DATA_WAIT_SHARE: "Time spent waiting for data",
+    PEAK_MEMORY_MIB: "Peak memory",
+    NUM_OOMS: "Times out of memory",
+    BEST_VAL_LOSS: "Lowest validation loss",
+}
+
+
+def measure_name(metric: str) -> str:
+    """What people call a measure; one of another release by its own name."""
+    return _NAMES.get(metric, metric)
+
+
+def format_measure(metric: str, value: float) -> str:
+    """A measured value with its unit, as people write it."""
+    if metric == DATA_WAIT_SHARE:
+        return f"{100 * value:.0f} %" if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+    if metric == PEAK_MEMORY_MIB:
+        return format_memory(value)
+    if metric == NUM_OOMS:
+        return f"{value:.1f}".removesuffix(".0")
+    if metric == GRAPHS_PER_S:
+        return f"{format_number(float(f'{value:.3g}'))} graphs/s"
+    return format_number(value)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, rests_on
+from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, point, rests_on
 from core.analytics.advice.measures import NUM_OOMS
 from core.analytics.histograms import DecayingHistogram, Range
 from core.analytics.metrics import format_memory
@@ -130,16 +130,20 @@ def _fits(record: PlanRecord, key: tuple[str, str]) -> int:
 def peaks_to_expect(evidence: Evidence) -> Iterator[str]:
     """What each phase's peak will be about, with packs as they are."""
     records = evidence.alike("training.batch_size", MICRO_BATCH_SIZE)
-    total = evidence.memory_mib
-    for phase, peaks in peak_histograms(evidence, records).items():
-        expected = peak_range(peaks)
-        yield (
-            f"{phase}: with packs as they are a peak of {format_memory(expected.middle)} is to be expected "
-            f"({format_memory(expected.low)} to {format_memory(expected.high)}), "
-            f"{expected.middle / total:.0%} of {format_memory(total)} of {evidence.memory_name}: "
-            f"what was measured plus {SAFETY_MARGIN:.0%}. "
-            f"Based on {rests_on(records, peaks.num, 'peak')}."
-        )
+    peaks = peak_histograms(evidence, records)
+    if not peaks:
+        return
+    expected = {phase: peak_range(found) for phase, found in peaks.items()}
+    listed = ", ".join(
+        f"{phase} {format_memory(peak.middle)} ({format_memory(peak.low)} to {format_memory(peak.high)})"
+        for phase, peak in expected.items()
+    )
+    num = sum(found.num for found in peaks.values())
+    yield (
+        f"With packs as they are, expect peaks of: {listed}, of {format_memory(evidence.memory_mib)} of "
+        f"{evidence.memory_name}; that is what was measured plus {SAFETY_MARGIN:.0%}. "
+        f"Based on {rests_on(records, num, 'peak')}."
+    )
 
 
 def peak_histograms(evidence: Evidence, records: Sequence[PlanRecord]) -> Mapping[str, DecayingHistogram]:
@@ -214,6 +218,12 @@ def _fullness(evidence: Evidence) -> Iterator[Finding]:
             rests_on=rests_on(records, len(records), "peak"),
             num_observations=len(records),
             confidence=evidence.confidence(records, MICRO_BATCH_SIZE),
+            measured=[
+                point(phase, found.percentile(0.9), format_memory(found.percentile(0.9)))
+                for phase, found in peak_histograms(evidence, records).items()
+            ],
+            measured_as=f"Peak memory by phase, of {total}",
+            measured_of=evidence.memory_mib,
         )
 
     if any(model.binds == "memory" for *_, model in models_of(evidence.last)):

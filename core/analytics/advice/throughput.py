@@ -5,9 +5,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, rests_on
-from core.analytics.advice.measures import GRAPHS_PER_S, MEASURES, Part
+from core.analytics.advice.evidence import Advice, Evidence, Finding, models_of, point, rests_on
+from core.analytics.advice.measures import GRAPHS_PER_S, MEASURES, Part, format_measure
 from core.analytics.advice.memory import MICRO_BATCH_SIZE, has_room, out_of_memory
 from core.analytics.histograms import DecayingHistogram
 from core.analytics.observations import PlanRecord
@@ -139,7 +140,20 @@ def _to_knee(evidence: Evidence, records: Sequence[PlanRecord], knee: Knee) -> F
         expected=speed * knee.gain,
         low=speed * max(1.0, knee.gain - 2 * knee.spread),
         high=speed * (knee.gain + 2 * knee.spread),
+        measured=_by_size(throughput_curves(evidence, records)),
+        measured_as="Throughput by graphs per pack, of the models measured with all sizes",
     )
+
+
+def _by_size(curves: Mapping[Part, Curve]) -> list[dict[str, Any]]:
+    """Geometric mean over the models that were measured with most sizes, graphs/s."""
+    most = max((len(curve) for curve in curves.values()), default=0)
+    full = [curve for curve in curves.values() if len(curve) == most]
+    sizes = sorted(set.intersection(*(set(curve) for curve in full))) if full else []
+    means = {size: statistics.geometric_mean(curve[size] for curve in full) for size in sizes}
+    return [
+        point(f"{size} graphs", speed, format_measure(GRAPHS_PER_S, speed)) for size, speed in means.items()
+    ]
 
 
 def _experiment(evidence: Evidence, records: Sequence[PlanRecord]) -> Iterator[Finding]:

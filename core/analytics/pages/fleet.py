@@ -94,7 +94,7 @@ def header(fleet: Fleet) -> str:
         else "",
     ]
     return (
-        f'<header><h1>All plans</h1><p class="muted">As they were when this plan was last heard of.</p>'
+        f'<header><h1>All plans</h1><p class="muted">As they were when this plan was last worked on.</p>'
         f'{_left_out(fleet)}<dl class="tiles">{"".join(tiles)}</dl></header>'
     )
 

@@ -178,12 +178,12 @@ def test_running_out_of_memory_long_ago_fades_as_plans_go_through() -> None:
 
 def test_peaks_to_expect_have_a_margin_and_bounds_that_close_in() -> None:
     one, many = evidence(batch("p1", 256, 1.0)), [batch(f"p{n}", 256, 1.0, n / 10) for n in range(9)]
-    assert "teacher: with packs as they are a peak of 9.0 GiB is to be expected (3.9 GiB to 18.0 GiB)" in (
+    assert "student 9.0 GiB (3.9 GiB to 18.0 GiB), teacher 9.0 GiB (3.9 GiB to 18.0 GiB), of 24.0 GiB" in (
         said(memory(one))
     )
-    assert "a peak of 9.0 GiB is to be expected (7.0 GiB to 10.0 GiB)" in said(memory(evidence(*many)))
+    assert "teacher 9.0 GiB (7.0 GiB to 10.0 GiB)" in said(memory(evidence(*many)))
     oom = said(memory(evidence(batch("p1", 256, 1.0, ooms=[(256, 128)]))))
-    assert "a peak of 32.5 GiB is to be expected" in oom, "1.2 times the 24 000 MiB held, and the margin"
+    assert "teacher 32.5 GiB (" in oom, "1.2 times the 24 000 MiB held, and the margin"
 
 
 # Input
@@ -323,7 +323,7 @@ def test_a_plan_in_which_everything_failed_goes_by_the_plans_before_it() -> None
     assert {item["confidence"] for item in alone.advice} == {0.0}
     assert sum("No phase has finished training" in reason for reason in alone.reasons) == 1
     assert not any("confidence" in reason for reason in alone.reasons)
-    assert "| published (unchanged) |" in recommendation_markdown(alone)
+    assert "models.preset published to begin with" in recommendation_markdown(alone)
     assert sum(reason.startswith("training.batch_size ") for reason in alone.reasons) == 1
 
 

@@ -69,7 +69,9 @@ def test_conservative_workers_converge_over_plans_and_the_effect_is_measured(tmp
     assert found.after < found.before
     assert 0 < found.low <= found.gain <= found.high
     assert (found.num_compared, found.plans, found.same_data) == (2, ["plan-1"], True)
-    assert any("helped: data_wait_share" in reason for reason in recommended(tmp_path, "plan-2").reasons)
+    assert any(
+        "helped: time spent waiting for data" in reason for reason in recommended(tmp_path, "plan-2").reasons
+    )
 
     finish(tmp_path, SimulatedPlan("plan-3", third, day=14))
     assert not judgements(tmp_path, "plan-3"), "judged once"

@@ -110,7 +110,10 @@ def test_metrics_rows_are_plain_text() -> None:
 def test_recommendation_markdown_has_reasons_and_settings() -> None:
     fact = ConfigRecommended(device_name="CPU", settings={"training": {"epochs": 3}}, reasons=["a|b <c>"])
     assert recommendation_markdown(fact) == (
-        "# Recommended settings for CPU\n\n- a\\|b \\<c\\>\n\n```yaml\ntraining:\n  epochs: 3\n```\n"
+        "# Recommended settings for CPU\n\n"
+        "Nothing to change: what was measured speaks for the settings as they are.\n\n"
+        "## What was found\n\n- a\\|b \\<c\\>\n\n"
+        "## The whole settings file\n\n```yaml\ntraining:\n  epochs: 3\n```\n"
     )
 
 
