@@ -10,7 +10,7 @@ import vl_convert
 
 from core.analytics import html
 from core.analytics.board import Dashboard
-from core.analytics.charts.base import Chart
+from core.analytics.charts.base import Chart, written
 from core.analytics.pages import fleet, health, models, run
 from core.analytics.pages.parts import TONES, Place
 from core.analytics.theme import DARK, LIGHT, css_variables, vega_config
@@ -85,9 +85,7 @@ def _panel(page: Page, content: str) -> str:
 
 
 def _spec(chart: Chart) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.properties(
-        autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    ).to_dict()
+    spec = written(chart.properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding")))
     del spec["$schema"], spec["config"]
     return spec
 

@@ -9,7 +9,7 @@ import altair as alt
 import vl_convert
 
 from core.analytics.board import Dashboard
-from core.analytics.charts.base import Chart
+from core.analytics.charts.base import Chart, written
 from core.analytics.charts.detection import metric_dots
 from core.analytics.charts.keys import Key, line_keys, loss_keys, mark_keys, model_keys, phase_keys
 from core.analytics.charts.learning import loss_curve, metric_curves
@@ -29,6 +29,8 @@ _GAP = 46
 _INDEPENDENT: Any = dict.fromkeys(("x", "y", "color", "shape", "strokeDash", "fill", "stroke"), "independent")
 _MANY = 2
 """Datasets above which each has one chart where it would have a row."""
+_LINE, _NAME = 170, 32
+"""Letters of a line and of a name in a legend that are shown."""
 _MOST = 6
 """Datasets and resources that are shown: a picture is one page."""
 _IN_PICTURE = [metric for metric in MEASURED if metric != "disk_free_mib"]
@@ -45,7 +47,7 @@ def render_png(dashboard: Dashboard) -> bytes:
     ]
     picture = alt.vconcat(*parts, spacing=18, padding=20).resolve_scale(**_INDEPENDENT)
     config = vega_config() | {"concat": {"spacing": 18}}
-    spec = {**_without_names(picture.to_dict()), "config": config}
+    spec = {**_without_names(written(picture)), "config": config}
     return _compressed(bytes(vl_convert.vegalite_to_png(with_colours(spec, LIGHT), scale=1.0)))
 
 
@@ -87,14 +89,17 @@ def _header(dashboard: Dashboard) -> Chart:
         f"{sum(p.status == 'completed' for p in phases)} of {len(phases)} phases run",
         f"{failed} failed attempts" if failed else "",
     ]
-    verdicts = [
-        f"{name}: {fusion_verdict(results.datasets[name]).sentence()}" for name in dashboard.evaluated
-    ]
-    lines = ["   ·   ".join(filter(None, figures)), *verdicts]
+    verdicts = {name: fusion_verdict(results.datasets[name]) for name in dashboard.evaluated}
+    said = [f"{name}: {verdict.sentence()}" for name, verdict in verdicts.items()]
+    if len(verdicts) > _MANY:
+        earned = sum(verdict.earned for verdict in verdicts.values())
+        said = [f"Fusion earns its place in {earned} of {len(verdicts)} datasets."]
+    lines = ["   ·   ".join(filter(None, figures)), *said]
     return _texts([(0, "")], 1).properties(
         title=alt.TitleParams(
             f"Retraining plan {results.plan_id}: {results.status}",
-            subtitle=lines,
+            subtitle=[line[:_LINE] for line in lines],
+            limit=_WIDTH,
             fontSize=20,
             subtitleFontSize=13,
             subtitleColor=colour("muted"),
@@ -137,7 +142,8 @@ def _losses(dashboard: Dashboard) -> Iterable[Drawn]:
         width = _columns(3)
         drawn = [(name, metric_curves(models, width)) for name, models in learned.items()]
         if any(chart for _, chart in drawn):
-            yield _legend("Learning", line_keys(m for models in learned.values() for m, _ in models))
+            trained = dict.fromkeys(model for models in learned.values() for model, _ in models)
+            yield _legend("Learning", line_keys(trained))
             yield from _rows(
                 _titled(chart, f"Validation MCC · {name}", width) for name, chart in drawn if chart
             )
@@ -192,8 +198,11 @@ def _legend(title: str, keys: Sequence[Key]) -> Chart:
     rows: list[dict[str, Any]] = []
     x = 110.0
     for key in keys:
-        rows.append({"x": x, "name": key.name, "ink": key.ink, "symbol": key.symbol, "filled": key.filled})
-        x += 34 + 6.4 * len(key.name)
+        name = key.name if len(key.name) <= _NAME else f"{key.name[:_NAME]}…"
+        if x + 34 + 6.4 * len(name) > _WIDTH:
+            break
+        rows.append({"x": x, "name": name, "ink": key.ink, "symbol": key.symbol, "filled": key.filled})
+        x += 34 + 6.4 * len(name)
     data = alt.InlineData(values=rows)
     base = alt.Chart(data).encode(x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, _WIDTH])))
     plain = {"line": "stroke", "dashes": "stroke"}
@@ -202,7 +211,8 @@ def _legend(title: str, keys: Sequence[Key]) -> Chart:
             "name:N",
             legend=None,
             scale=alt.Scale(
-                domain=[key.name for key in keys], range=[plain.get(key.symbol, key.symbol) for key in keys]
+                domain=[row["name"] for row in rows],
+                range=[plain.get(row["symbol"], row["symbol"]) for row in rows],
             ),
         ),
         stroke=alt.Stroke("ink:N", scale=None),

@@ -4,11 +4,14 @@ Charts over time are linked: the page sets the signals ``t0`` and ``t1`` (the ti
 ``chosen_dataset`` and ``chosen_phase`` (empty for all) in all of them at once.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
 import altair as alt
+from altair.utils import schemapi
 
 from core.analytics.theme import colour
 
@@ -92,9 +95,37 @@ def digits(value: float | None) -> float | None:
 
 
 def data(rows: Sequence[dict[str, Any]], name: str | None = None) -> alt.InlineData:
-    """Rows for a chart; the page finds them by their name."""
-    values = list(rows)
+    """Rows for a chart, which ``written`` puts in place; the page finds them by their name."""
+    values = _Rows(rows)
     return alt.InlineData(values=values, name=name) if name else alt.InlineData(values=values)
+
+
+def written(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """The specification of a chart with its rows, checked where Altair's ``debug_mode`` is on."""
+    spec: dict[str, Any] = _with_rows(chart.to_dict(validate=schemapi.DEBUG_MODE))
+    return spec
+
+
+class _Rows(str):
+    """Stands for rows while a chart is put together: Altair would copy and check each of them many times."""
+
+    rows: list[dict[str, Any]]
+
+    def __new__(cls, rows: Sequence[dict[str, Any]]) -> "_Rows":
+        """Make a text that is the same for the same rows only."""
+        self = super().__new__(cls, hashlib.sha256(json.dumps(rows).encode()).hexdigest())
+        self.rows = list(rows)
+        return self
+
+
+def _with_rows(spec: Any) -> Any:
+    if isinstance(spec, _Rows):
+        return spec.rows
+    if isinstance(spec, dict):
+        return {key: _with_rows(inner) for key, inner in spec.items()}
+    if isinstance(spec, list):
+        return [_with_rows(inner) for inner in spec]
+    return spec
 
 
 def milliseconds(time: datetime) -> int:
