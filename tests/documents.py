@@ -71,10 +71,10 @@ def anchors(document: Path) -> set[str]:
 def pattern(output: str) -> re.Pattern[str]:
     """What real output must contain to be as shown: words as they are, anything for words with digits.
 
-    ``...`` stands for any text, and space is as good as any other space.
+    ``...`` stands for any text, ``PLAN_ID`` for a plan, and space is as good as any other space.
     """
     words = [
-        ".*?" if word == "..." else r"\S+" if re.search(r"\d", word) else re.escape(word)
+        ".*?" if word == "..." else r"\S+" if re.search(r"\d|PLAN_ID", word) else re.escape(word)
         for word in output.split()
     ]
     return re.compile(r"\s+".join(words).replace(r"\s+.*?\s+", ".*?"), re.DOTALL)
