@@ -1,5 +1,8 @@
 """Resource samples in few points and few numbers."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,9 +11,10 @@ import polars as pl
 import pytest
 
 from core.analytics.telemetry import Telemetry, TelemetrySummary, health_notes, summarize, view_telemetry
-from core.events.telemetry import TELEMETRY_SCHEMA, read_telemetry
+from core.events.telemetry import TELEMETRY_SCHEMA, ResourceSample, TelemetryWriter, read_telemetry
 from tests.sample_log import PLAN_ID, sample_events, write_telemetry
 
+ROOT = Path(__file__).resolve().parents[3]
 NONE = pl.DataFrame(schema=TELEMETRY_SCHEMA)
 
 
@@ -105,3 +109,37 @@ def test_rows_in_any_order_give_the_same_numbers() -> None:
         assert summarize(mixed) == summarize(rows)
         view = view_telemetry(mixed)
         assert all(curve.equals(view_telemetry(rows).curves[name]) for name, curve in view.curves.items())
+
+
+REDUCE = """
+import sys
+from pathlib import Path
+from core.analytics.bottlenecks import fold_bottlenecks
+from core.analytics.telemetry import view_telemetry
+from core.events.telemetry import reduce_telemetry
+from tests.sample_log import sample_events
+
+events = sample_events()
+view, verdicts = reduce_telemetry(
+    Path(sys.argv[1]), None, lambda samples: (view_telemetry(samples), fold_bottlenecks(events, samples))
+)
+print({name: curve.rows() for name, curve in view.curves.items()}, view.summary, view.notes, verdicts)
+"""
+
+
+def test_neither_the_number_of_threads_nor_the_files_change_a_digit(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    write_telemetry(whole, sample_events())
+    for (dataset,), rows in read_telemetry(whole).group_by("dataset"):
+        for part in rows.drop("plan", "dataset").sort("occurred_at").iter_slices(97):
+            found = [ResourceSample(**row) for row in part.iter_rows(named=True)]
+            TelemetryWriter(parts, PLAN_ID, str(dataset)).write(found)
+
+    def reduced(root: Path, num_threads: int) -> str:
+        command = [sys.executable, "-c", REDUCE, str(root)]
+        environment = {**os.environ, "POLARS_MAX_THREADS": str(num_threads)}
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert reduced(whole, 1) == reduced(parts, 4)
