@@ -1,6 +1,7 @@
 """Plans followed from look to look: only what changed is read, and what did not change is not even listed."""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -47,8 +48,13 @@ class AllPlans:
         self._changes = _Changes()
         self._without_events: list[Path] = []
 
-    def states(self) -> tuple[dict[str, PlanState], dict[str, EventLogError]]:
+    def states(
+        self, watched: Mapping[str, Callable[[], PlanState]]
+    ) -> tuple[dict[str, PlanState], dict[str, EventLogError]]:
         """State by plan, and by plan why it cannot be read.
+
+        Args:
+            watched: Plans that are followed elsewhere, and their states.
 
         Raises:
             EventLogError: The plans cannot be listed.
@@ -60,7 +66,7 @@ class AllPlans:
         problems: dict[str, EventLogError] = {}
         for name, follower in self._followers.items():
             try:
-                states[name] = follower.state()
+                states[name] = watched.get(name, follower.state)()
             except EventLogError as error:
                 problems[name] = error
         return states, problems

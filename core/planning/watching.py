@@ -77,7 +77,8 @@ class Watch:
                 ``LiveView.problem``.
         """
         now = now or datetime.now(UTC)
-        states, problems = self._plans.states()
+        followed = {self._watched.plan_id: self._watched.plan_state} if self._watched else {}
+        states, problems = self._plans.states(followed)
         statuses = plan_statuses(states, problems, self._layout.root)
         seen = LiveView(looked_at=now.isoformat(), plans=_plan_lines(states, statuses))
         plan_id = self._chosen(states, problems)
@@ -128,6 +129,10 @@ class _Watched:
         self._past: dict[PhaseName, Range] | None = None
         self._reached: dict[tuple[PhaseName, int], float] = {}
         self._first_seen: dict[tuple[PhaseName, int, str], tuple[datetime, float]] = {}
+
+    def plan_state(self) -> PlanState:
+        """How far the plan is; errors as in ``EventLog.read``."""
+        return self._follower.state().plan
 
     def view(
         self,
