@@ -370,7 +370,7 @@ def metric_name(*parts: str) -> str:
 
 def allowed_name(part: str) -> str:
     """A text as part of a name in MLflow; see `metric_name`."""
-    allowed = re.sub(r"[^\w.\- :]", "_", part)[:_MAX_PART]
+    allowed = re.sub(r"[^\w.\- ]", "_", part)[:_MAX_PART]
     if allowed == part and allowed.strip("."):
         return part
     return f"{allowed.strip('.')}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"

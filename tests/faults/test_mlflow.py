@@ -3,17 +3,19 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from core.events.catalogue import EpochFinished
 from core.events.log import EventLog
@@ -25,7 +27,16 @@ from settings.tracking import TrackingSettings
 from tasks.mlflow_process import live_curves, update_in_time
 from tasks.mlflow_projection import catch_up, project_to_mlflow
 from tests.commands import ROOT, config, environment, processes_that_name, run, wait_for
-from tests.mlflow_helpers import content, empty_store, make_template, mlflow_server, sample_plan, without_ids
+from tests.mlflow_helpers import (
+    content,
+    empty_store,
+    make_template,
+    mlflow_server,
+    registry,
+    sample_history,
+    sample_plan,
+    without_ids,
+)
 from tests.sample_log import PLAN_ID
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.filterwarnings("default")]
@@ -42,17 +53,20 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def processes() -> ForkServerContext:
     """Processes that have MLflow loaded when they start: what is killed or raced is the projection."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.mlflow_writer"])
+    context.set_forkserver_preload(["tasks.mlflow_registry"])
     return context
 
 
 def kill_until_one_survives(
-    context: ForkServerContext, output_dir: Path, tracking: TrackingSettings, longer_s: float
+    context: ForkServerContext,
+    longer_s: float,
+    project: Callable[..., int],
+    *arguments: Path | str | TrackingSettings,
 ) -> int:
     """Start a projector again and again, killed ever later, until one ends by itself; returns the kills."""
     kills, jitter = 0, random.Random(5)
     while True:
-        projector = context.Process(target=project_to_mlflow, args=(output_dir, PLAN_ID, tracking))
+        projector = context.Process(target=project, args=arguments)
         projector.start()
         projector.join(longer_s * (kills + jitter.random()))
         projector.kill()
@@ -67,27 +81,50 @@ def test_a_projector_killed_at_any_moment_loses_and_doubles_nothing(
     tmp_path: Path, template: Path, processes: ForkServerContext
 ) -> None:
     sample_plan(tmp_path / "out")
+    plan = (tmp_path / "out", PLAN_ID)
     calm = empty_store(tmp_path / "calm", template)
     project_to_mlflow(tmp_path / "out", PLAN_ID, calm)
     harassed = TrackingSettings(mlflow_uri=f"sqlite:///{tmp_path}/harassed/store.db")  # made under fire, too
-    assert kill_until_one_survives(processes, tmp_path / "out", harassed, 0.2) > 1
+    assert kill_until_one_survives(processes, 0.2, project_to_mlflow, *plan, harassed) > 1
     assert project_to_mlflow(tmp_path / "out", PLAN_ID, harassed) == 0
     assert without_ids(content(tmp_path / "harassed")) == without_ids(content(tmp_path / "calm"))
+    assert registry(tmp_path / "harassed") == registry(tmp_path / "calm") != {}
 
     again = empty_store(tmp_path / "again", template)
-    assert kill_until_one_survives(processes, tmp_path / "out", again, 0.03) > 1
+    assert kill_until_one_survives(processes, 0.03, project_to_mlflow, *plan, again) > 1
     assert without_ids(content(tmp_path / "again")) == without_ids(content(tmp_path / "calm"))
+
+
+def test_registered_models_are_the_same_however_often_their_writer_was_killed(
+    tmp_path: Path, template: Path, processes: ForkServerContext
+) -> None:
+    sample_history(tmp_path / "out", 0.9, 0.93)
+    calm = empty_store(tmp_path / "calm", template)
+    catch_up(tmp_path / "out", calm)
+    harassed = TrackingSettings(mlflow_uri=f"sqlite:///{tmp_path}/harassed/store.db")
+    (tmp_path / "harassed").mkdir()
+    shutil.copyfile(tmp_path / "calm" / "store.db", tmp_path / "harassed" / "store.db")
+    client = MlflowClient(harassed.mlflow_uri.get_secret_value())
+    for name in registry(tmp_path / "harassed"):
+        client.delete_registered_model(name)  # what is killed is the making of versions and aliases
+    assert kill_until_one_survives(processes, 0.1, catch_up, tmp_path / "out", harassed) > 1
+    assert registry(tmp_path / "harassed") == registry(tmp_path / "calm") != {}
+    assert {tuple(model["aliases"].items()) for model in registry(tmp_path / "calm").values()} == {
+        (("champion", "2"),), (("challenger", "2"),),
+    }  # fmt: skip
 
 
 def test_a_real_server_is_left_whole_by_killed_projectors_and_loses_nothing_of_ten_plans_at_once(
     tmp_path: Path, template: Path, processes: ForkServerContext
 ) -> None:
     sample_plan(tmp_path / "out")
-    project_to_mlflow(tmp_path / "out", PLAN_ID, empty_store(tmp_path / "calm", template))
+    plan = (tmp_path / "out", PLAN_ID)
+    project_to_mlflow(*plan, empty_store(tmp_path / "calm", template))
     with mlflow_server(tmp_path / "server", template) as url:
         remote = TrackingSettings(mlflow_uri=url)
-        assert kill_until_one_survives(processes, tmp_path / "out", remote, 0.25) > 1
+        assert kill_until_one_survives(processes, 0.25, project_to_mlflow, *plan, remote) > 1
         assert without_ids(content(tmp_path / "server")) == without_ids(content(tmp_path / "calm"))
+        assert registry(tmp_path / "server") == registry(tmp_path / "calm")
         ten_plans_at_once(processes, tmp_path, remote)
     assert_ten_plans_are_there(tmp_path / "server", without_ids(content(tmp_path / "calm")))
 
@@ -126,6 +163,9 @@ def assert_ten_plans_are_there(folder: Path, one: dict[str, dict[str, object]]) 
             assert of_plan["metrics"] == run_of_one["metrics"]
             assert of_plan["params"] == run_of_one["params"]
             assert of_plan["run"] == run_of_one["run"]
+    registered = registry(folder).values()
+    assert len({model["tags"]["can_retrain.log"] for model in registered}) >= NUM_PLANS
+    assert all(model["versions"].keys() == {"1"} for model in registered)
     assert sum(key.startswith("plan-") and not key.startswith(PLAN_ID) for key in there) == NUM_PLANS * len(
         one
     )

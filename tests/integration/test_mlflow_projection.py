@@ -147,10 +147,10 @@ def test_everything_that_is_known_of_a_plan_is_shown(
         "val_metric": "val_mcc"
     }
     speed = {name: f"speed/{name}" for name in ("graphs_per_s", "data_wait_s")}
-    for name, shown in (learning | speed).items():
-        assert [m for m in student["metrics"] if m[0] == f"student_gat/{shown}"] == sorted(
+    for name, title in (learning | speed).items():
+        assert [m for m in student["metrics"] if m[0] == f"student_gat/{title}"] == sorted(
             (
-                f"student_gat/{shown}",
+                f"student_gat/{title}",
                 e.payload["epoch"],
                 int(e.occurred_at.timestamp() * 1000),
                 e.payload[name],
