@@ -129,7 +129,7 @@ function buildMachine(machine) {
 function buildTiles({ machine, speed, model }) {
   const ram = share(machine.ram_used_mib, machine.ram_total_mib);
   const tiles = [];
-  if (speed != null) tiles.push(tile("Speed", `${Math.round(speed).toLocaleString("en")} graphs/s`, model ?? ""));
+  if (speed != null) tiles.push(tile("Graphs per second", Math.round(speed).toLocaleString("en"), model ?? ""));
   tiles.push(tile("CPU", number(machine.cpu_percent, " %"), `${machine.num_cpus ?? "?"} CPUs`));
   tiles.push(tile("RAM", number(ram, " %"), `${gib(machine.ram_used_mib)} of ${gib(machine.ram_total_mib)}`, worse(ram, 80, 92).replace("good", "")));
   for (const gpu of machine.gpus) {
