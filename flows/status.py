@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from core.analytics.versions import Versions, fold_versions
 from core.events.catalogue import PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
@@ -102,7 +103,7 @@ def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -
     statuses = plan_statuses(states, problems, output_dir if position is None else None)
     console.print(_plans_table(statuses, states))
     console.print(_phases_table(chosen, states[chosen], progress(events[chosen], states[chosen])))
-    console.print(_models_table(fold_registry(events.values())))
+    console.print(_models_table(fold_registry(events.values()), fold_versions(events.values())))
     if position is None:
         print_live(console, output_dir, chosen)
     for text in _last_error(events[chosen]):
@@ -147,11 +148,13 @@ def _last_error(events: Sequence[Event]) -> list[str]:
     ]
 
 
-def _models_table(view: RegistryView) -> Table:
-    shown = table("\nModels", "dataset", "phase", "sha256", "captures", "file")
+def _models_table(view: RegistryView, versions: Versions) -> Table:
+    shown = table("\nModels", "dataset", "phase", "version", "role", "sha256", "captures", "file")
     for (dataset, phase), model in sorted(view.models.items()):
+        (version,) = (v for v in versions[dataset, phase] if v.sha256 == model.sha256)
         digests = model.sha256[:12], model.data_digest[:12]
-        shown.add_row(safe(dataset), phase, *digests, safe(Path(model.path).name))
+        name = safe(Path(model.path).name)
+        shown.add_row(safe(dataset), phase, str(version.number), version.role, *digests, name)
     return shown
 
 
