@@ -36,14 +36,15 @@ def roc_chart(scores: Mapping[str, FolderScores], folders: Sequence[str], models
         axis=alt.Axis(values=[t for t in _TICKS if t == 0 or t >= constant], labelExpr=_PERCENT),
     )
     y = alt.Y("y:Q", title="recall", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5))
-    rows = _curve_rows(scores, folders, models, roc=True)
+    rows, gaps = _curve_rows(scores, folders, models, roc=True), _gaps(scores, folders, "ROC")
     chance = [{"x": 10 ** (-4 + step / 8), "y": 10 ** (-4 + step / 8)} for step in range(33)]
     rule = (
         alt.Chart(data([{"x": 0.0, "y": 0.0}, *chance]))
         .mark_line(color=colour("muted"), strokeWidth=1, opacity=0.5)
         .encode(x=x, y=y)
+        .transform_filter(f"indexof({[missing['f'] for missing in gaps]}, folder) < 0")
     )
-    return _curves(rule, rows, _gaps(scores, folders, "ROC"), models, x, y)
+    return _curves(rule, rows, gaps, models, x, y)
 
 
 def precision_recall_chart(

@@ -110,7 +110,7 @@ def _by_folder(name: str, dataset: DatasetResult, scores: Mapping[str, FolderSco
     return (
         f'<div class="by-folder"><div class="controls" hidden><label>Test folder <select>{options}</select>'
         f'</label><span role="group" aria-label="Highlight a model">{buttons}</span></div>'
-        f'<div class="grid halves">{_curves(name, scores, folders, models, place)}'
+        f'<div class="{"grid halves" if scores else ""}">{_curves(name, scores, folders, models, place)}'
         f"<div><h3>Confusion at the threshold</h3>{tables}</div></div></div>"
     )
 
@@ -147,7 +147,7 @@ def _confusions(dataset: DatasetResult, scores: FolderScores, folder: str, model
         metrics = dataset.metrics.get(model, {}).get(folder, {})
         found = confusion(metrics) or (confusion_of_scores(scores[model]) if model in scores else None)
         threshold = dataset.thresholds.get(model)
-        value = threshold.value if threshold else None
+        value = threshold.value if threshold else scores[model].threshold if model in scores else None
         note = f"threshold {format_number(value)}" if value is not None else "no threshold"
         if found:
             cards.append(_card(number, model, note, _confusion(found)))
