@@ -46,7 +46,8 @@
       event.preventDefault();
       const tab = tabs[(to + tabs.length) % tabs.length];
       tab.focus();
-      location.hash = tab.hash;
+      history.pushState(null, "", tab.hash); // going to an address would take the focus away
+      show();
     });
   });
   const show = async () => {

@@ -20,6 +20,7 @@ Width: TypeAlias = int | str
 Window: TypeAlias = tuple[datetime, datetime]
 """The first and the last moment of a plan."""
 
+_NAME_PX = 340
 ROW_PX = 34
 """Height of a row with its name above it."""
 HEAD = 1.08
@@ -35,7 +36,7 @@ def row_names(names: Sequence[str], field: str = "dataset") -> Chart:
     """Names above their rows: long ones need no margin, so a chart stays wide in a narrow window."""
     text: Chart = (
         alt.Chart(data([{field: name} for name in names]))
-        .mark_text(align="left", baseline="middle", dy=-13, fontSize=11, color=colour("ink"))
+        .mark_text(align="left", baseline="middle", dy=-13, fontSize=11, color=colour("ink"), limit=_NAME_PX)
         .encode(x=alt.value(0), y=alt.Y(f"{field}:N", sort=list(names)), text=f"{field}:N")
     )
     return text

@@ -12,11 +12,17 @@ from core.analytics.theme import colour
 from core.analytics.watchdog import MemoryUse
 
 
-def headroom_chart(uses: Sequence[MemoryUse], width: Width) -> Chart:
-    """Peak memory of each phase as a bar within all there was; a tick is what was free for packs."""
+def headroom_chart(uses: Sequence[MemoryUse], top_mib: float, width: Width) -> Chart:
+    """Peak memory of each phase of a dataset as a bar within all there was; a tick is what packs might take.
+
+    Args:
+        uses: Of one dataset.
+        top_mib: Where the axis ends, the same for all datasets.
+        width: Of the chart.
+    """
     rows: list[dict[str, Any]] = [
         {
-            "row": f"{use.dataset} · {use.phase} ({'VRAM' if use.device == 'cuda' else 'RAM'})",
+            "row": f"{use.phase} ({'VRAM' if use.device == 'cuda' else 'RAM'})",
             "phase": use.phase,
             "peak": digits(use.peak_mib / 1024),
             "total": digits((use.total_mib or use.peak_mib) / 1024),
@@ -32,13 +38,12 @@ def headroom_chart(uses: Sequence[MemoryUse], width: Width) -> Chart:
         for use in uses
     ]
     names = [str(row["row"]) for row in rows]
-    top = max((row["total"] for row in rows), default=1.0)
-    x = alt.Scale(domain=[0, top], nice=False)
+    x = alt.Scale(domain=[0, top_mib / 1024], nice=False)
     y = alt.Y(
         "row:N", sort=names, axis=None, scale=alt.Scale(domain=names, paddingInner=0.66, paddingOuter=0.45)
     )
     base = alt.Chart(data(rows)).encode(y=y)
-    axis = alt.Axis(title="GiB", tickCount=6)
+    axis = alt.Axis(title=None, tickCount=5)
     there = base.mark_bar(cornerRadius=2, color=colour("line"), tooltip=alt.ExprRef("datum.told")).encode(
         x=alt.X("total:Q", scale=x, axis=axis)
     )

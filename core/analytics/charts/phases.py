@@ -93,19 +93,21 @@ def phase_timeline(
         y=y, opacity=picked(1, 0.25), **({} if width == "container" else {"x": time_x("from", _NUM_TICKS)})
     )
     return linked(
-        alt.layer(bars, names, _marks(marks, datasets, y), row_names(datasets)).properties(
+        alt.layer(bars, names, *_marks(marks, datasets, y), row_names(datasets)).properties(
             width=width, height=_ROW_PX * max(1, len(datasets))
         ),
         window,
     )
 
 
-def _marks(marks: Iterable[Mark], datasets: Sequence[str], y: alt.Y) -> Chart:
+def _marks(marks: Iterable[Mark], datasets: Sequence[str], y: alt.Y) -> list[Chart]:
     shown = [
         (mark, count, dataset)
         for mark, count in gather_marks((m for m in marks if m.kind != "failure"), _PLACES)
         for dataset in ([mark.dataset] if mark.dataset else datasets)
     ]
+    if not shown:
+        return []
     symbols: Chart = (
         alt.Chart(data([mark_row(mark, count) | {"dataset": dataset} for mark, count, dataset in shown]))
         .mark_point(filled=True, size=46, opacity=1, yOffset=14, clip=True, tooltip=alt.ExprRef("datum.told"))
@@ -113,7 +115,7 @@ def _marks(marks: Iterable[Mark], datasets: Sequence[str], y: alt.Y) -> Chart:
             x=time_x("at", _NUM_TICKS), y=y, shape=mark_shape(), color=mark_colour(), opacity=picked(1, 0.25)
         )
     )
-    return symbols
+    return [symbols]
 
 
 def mark_row(mark: Mark, count: int) -> dict[str, object]:

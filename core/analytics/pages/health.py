@@ -1,6 +1,7 @@
 """The page of health: what needs attention, what was slow, what failed, what the machine says."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from core.analytics import html
 from core.analytics.board import Dashboard
@@ -14,9 +15,10 @@ from core.analytics.results import ModelBottleneck, PhaseResult, RetrainingResul
 from core.analytics.watchdog import Watch
 
 _TONES = {"compute_bound": "good", "idle": "bad", "unknown": ""}
+_FINE = frozenset({"compute_bound", "unknown"})
 _LONG_H = 30 * 24.0
 _MANY = 6
-"""Cards above which those that need nothing are folded away."""
+"""Cards above which the less important ones are folded away."""
 
 
 def render(dashboard: Dashboard, place: Place) -> str:
@@ -55,14 +57,17 @@ def findings(verdict: Overall) -> str:
 
 def bottlenecks(found: Sequence[ModelBottleneck]) -> str:
     """What kept each model from being trained faster, and what to change."""
-    useful = [one for one in found if one.change]
-    fine = [one for one in found if not one.change]
-    parts = [f'<div class="grid wide cards">{"".join(map(_card, useful))}</div>'] if useful else []
-    if fine:
-        cards = f'<div class="grid wide cards">{"".join(map(_card, fine))}</div>'
-        many = f"{len(fine)} with nothing to change" if useful else f"{len(fine)} models, nothing to change"
-        folded = len(found) > _MANY
-        parts.append(f"<details><summary>{many}</summary>{cards}</details>" if folded else cards)
+    ordered = sorted(found, key=lambda one: one.bottleneck in _FINE)
+    held = [one for one in ordered if one.bottleneck not in _FINE]
+    shown = ordered if len(ordered) <= _MANY else held[:_MANY]
+    folded = ordered[len(shown) :]
+    parts = [f'<div class="grid wide cards">{"".join(map(_card, shown))}</div>'] if shown else []
+    if folded:
+        fine = sum(one.bottleneck in _FINE for one in folded)
+        words = [f"{len(folded) - fine} more like these"] if len(folded) > fine else []
+        words += [f"{fine} that could not be faster, or of which nothing is known"] if fine else []
+        cards = f'<div class="grid wide cards">{"".join(map(_card, folded))}</div>'
+        parts.append(f"<details><summary>{' and '.join(words)}</summary>{cards}</details>")
     return "".join(parts)
 
 
@@ -77,12 +82,22 @@ def _card(found: ModelBottleneck) -> str:
 
 
 def _memory(dashboard: Dashboard, place: Place) -> str:
-    if not dashboard.memory:
-        return ""
-    chart = headroom_chart(dashboard.memory, "container")
+    top_mib = max((use.total_mib or use.peak_mib for use in dashboard.memory), default=0.0)
+    figures = [
+        f'<div data-dataset="{html.text(dataset)}">'
+        + place(
+            headroom_chart(list(uses), top_mib, "container"),
+            f"{dataset} (GiB)",
+            f"Peak memory of each phase of {dataset} against the memory there was",
+        )
+        + "</div>"
+        for dataset, uses in groupby(
+            sorted(dashboard.memory, key=lambda use: use.dataset), lambda use: use.dataset
+        )
+    ]
     return html.section(
         "Memory headroom",
-        place(chart, "", "Peak memory of each phase against the memory there was"),
+        f'<div class="grid wide">{"".join(figures)}</div>' if figures else "",
         lead="What each phase took at most, within all there was; a tick is what was free for packs.",
     )
 

@@ -97,7 +97,7 @@ def test_page_shows_every_section(samples: pl.DataFrame) -> None:
         "MCC on validation of all models on set_01 per epoch",
         "GPU utilisation over time in %",
         "Most graphs in one forward and backward pass of teacher_vgae on hcrl_sa over time",
-        "Peak memory of each phase against the memory there was",
+        "Peak memory of each phase of hcrl_sa against the memory there was",
         "Free disk space over time in GiB",
     ):
         assert what in drawn
