@@ -218,9 +218,7 @@ def _start_and_stop(text: str, service: Service, place: Place, what: str) -> Non
     printed = place.folder / "printed"
     with printed.open("w") as out:
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {text.removesuffix('&')} {service.arguments.format(port=port)}"]
-            if ";" not in text
-            else ["bash", "-c", f"{text.removesuffix('&')} {service.arguments.format(port=port)}"],
+            ["bash", "-c", f"{text.removesuffix('&')} {service.arguments.format(port=port)}"],
             cwd=place.folder,
             env=place.variables,
             stdout=out,
