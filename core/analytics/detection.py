@@ -176,15 +176,6 @@ def confusion_of_scores(scores: ScoresMeasured) -> Confusion | None:
     return Confusion(hits, num_attacks - hits, wrong, num_benign - wrong)
 
 
-def benign_hours(models: Iterable[Metrics]) -> float | None:
-    """Benign capture time of a test folder, which false alarms per hour are of; None where none was false."""
-    for metrics in models:
-        num_false, rate = metrics.get("false_positives"), metrics.get("false_alarms_per_hour")
-        if num_false and rate:
-            return num_false / rate
-    return None
-
-
 def compare(now: Metrics, before: Metrics) -> dict[str, Change]:
     """Changes of the metrics that are defined both times, by name."""
     return {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core.analytics.detection import fold_scores
 from core.analytics.results import fold_plan, fold_results
 from core.events.catalogue import to_fact
 from core.events.log import EventLog
@@ -33,3 +34,5 @@ def test_a_log_of_an_earlier_release_is_read_and_folded(root: Path) -> None:
     assert fold_plan(events) is not None
     results = fold_results(events)
     assert results.datasets["demo"].metrics["fusion"]["test_01_known_vehicle_known_attack"]["f1"] is not None
+    # Scores are logged since 0.4.0; whatever is older goes without.
+    assert bool(fold_scores(events)) == (root.name not in {"0.1.0", "0.2.0", "0.3.0"})

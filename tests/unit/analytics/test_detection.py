@@ -10,7 +10,6 @@ from core.analytics.detection import (
     Change,
     Confusion,
     CurvePoint,
-    benign_hours,
     choose,
     compare,
     confusion,
@@ -109,12 +108,6 @@ def test_confusion_of_metrics_needs_all_counts() -> None:
     assert (found.num_attacks, found.num_benign) == (4, 6)
     assert confusion({**counts, "false_negatives": None}) is None
     assert confusion({}) is None
-
-
-def test_benign_hours_follow_from_any_false_alarm() -> None:
-    none = {"false_positives": 0, "false_alarms_per_hour": 0.0}
-    assert benign_hours([none, {"false_positives": 6, "false_alarms_per_hour": 12.0}]) == 0.5
-    assert benign_hours([none, {}]) is None
 
 
 def test_scores_that_are_measured_again_replace_the_first_ones() -> None:
