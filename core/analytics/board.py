@@ -21,10 +21,9 @@ from core.analytics.timeline import (
     fold_marks,
     fold_spans,
 )
-from core.analytics.versions import Versions, fold_versions
+from core.analytics.versions import Versions
 from core.analytics.watchdog import MemoryUse, Watch, fold_memory, fold_watch
 from core.events.event import Event
-from core.events.past import Past
 from core.events.telemetry import Samples
 
 DOT_METRICS = ("f1", "mcc", "false_positive_rate")
@@ -112,7 +111,7 @@ def fold_dashboard(
     results = fold_results(events).model_copy(
         update={"plan_id": plan_id, "bottlenecks": fold_bottlenecks(events, samples)}
     )
-    fleet = (history or FleetHistory(streams)).seen_from(plan_id)
+    history = history or FleetHistory(streams)
     times = [event.occurred_at for event in events]
     return Dashboard(
         results,
@@ -124,15 +123,7 @@ def fold_dashboard(
         fold_memory(events),
         fold_watch(events),
         view_telemetry(samples),
-        fleet,
+        history.seen_from(plan_id),
         fold_scores(events),
-        _versions(plan_id, streams, fleet.unreadable),
+        history.versions_seen_from(plan_id),
     )
-
-
-def _versions(plan_id: str, streams: Mapping[str, Sequence[Event]], unreadable: Sequence[str]) -> Versions:
-    """Versions of models as they were when a plan's last event was appended."""
-    if not streams.get(plan_id):
-        return {}
-    past = Past(streams).streams(plan_id)
-    return fold_versions(events for name, events in past.items() if name not in unreadable)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from core.analytics.plan_summary import AFTERWARDS, PlanSummary, summarize_plan
+from core.analytics.versions import DECIDED_BY, Versions, fold_versions
 from core.errors import EventLogError
 from core.events.event import Event
 from core.events.past import Past
@@ -39,6 +40,7 @@ class FleetHistory:
     def __init__(self, streams: Mapping[str, Sequence[Event]], unreadable: Mapping[str, object] = {}) -> None:
         self._streams, self._unreadable, self._past = streams, unreadable, Past(streams)
         self._summaries: dict[tuple[str, int], PlanSummary | None] = {}
+        self._decisive: dict[tuple[str, int], list[Event]] = {}
 
     def seen_from(self, plan_id: str) -> Fleet:
         """All plans as they were when a plan was last worked on.
@@ -47,14 +49,9 @@ class FleetHistory:
         unfinished plan counts as interrupted once another one has begun: one at a time works in an output
         directory.
         """
-        events = self._streams.get(plan_id)
-        if not events:
-            return Fleet(unreadable=sorted(self._unreadable))
-        worked = [place for place, event in enumerate(events) if event.type not in AFTERWARDS]
-        lengths = self._past.lengths(plan_id, worked[-1] if worked else -1) | {plan_id: len(events)}
         broken = set(self._unreadable)
         found = []
-        for name, length in lengths.items():
+        for name, length in self._lengths(plan_id).items():
             try:
                 summary = self._summary(name, length)
             except EventLogError:
@@ -71,6 +68,27 @@ class FleetHistory:
             for plan in plans
         ]
         return Fleet(plans, sorted(broken))
+
+    def versions_seen_from(self, plan_id: str) -> Versions:
+        """Versions of models at the same moment, of the plans that can be read."""
+        unreadable = self.seen_from(plan_id).unreadable
+        lengths = self._lengths(plan_id).items()
+        return fold_versions(self._deciding(name, num) for name, num in lengths if name not in unreadable)
+
+    def _lengths(self, plan_id: str) -> Mapping[str, int]:
+        """How many events of each plan there were when one was last worked on, but all of its own."""
+        events = self._streams.get(plan_id)
+        if not events:
+            return {}
+        worked = [place for place, event in enumerate(events) if event.type not in AFTERWARDS]
+        return self._past.lengths(plan_id, worked[-1] if worked else -1) | {plan_id: len(events)}
+
+    def _deciding(self, plan_id: str, length: int) -> Sequence[Event]:
+        key = plan_id, length
+        if key not in self._decisive:
+            events = self._streams[plan_id][:length]
+            self._decisive[key] = [event for event in events if event.type in DECIDED_BY]
+        return self._decisive[key]
 
     def _summary(self, plan_id: str, length: int) -> PlanSummary | None:
         key = plan_id, length
