@@ -72,7 +72,7 @@ def disk_outlook(curve: pl.DataFrame | None) -> DiskOutlook | None:
     """Judge free disk space over time.
 
     Args:
-        curve: Of ``disk_free_mib`` as of ``core.analytics.telemetry.bucket``; None where it was not measured.
+        curve: Of ``disk_free_mib`` as of ``core.analytics.buckets.curve``; None where it was not measured.
     """
     if curve is None or curve.is_empty():
         return None
