@@ -19,8 +19,10 @@ from core.analytics.metrics import (
 )
 from core.analytics.results import DatasetResult, RetrainingResults
 from core.events.resource_facts import ConfigRecommended, RecommendationJudged
+from core.logs import headline
 
-_COLUMNS = ("f1", "precision", "recall", "mcc", "auroc", "false_positive_rate", "false_alarms_per_hour")
+_COLUMNS = ("f1", "mcc", "false_alarms_per_hour", "false_positive_rate", "auroc", "precision", "recall")
+"""The first ones are seen without scrolling."""
 
 
 def results_markdown(results: RetrainingResults) -> str:
@@ -31,9 +33,12 @@ def results_markdown(results: RetrainingResults) -> str:
         f"Took {format_duration(results.duration_s)} on {plain(device)}.",
     ]
     for name, dataset in results.datasets.items():
-        parts += [f"## {plain(name)}: {dataset.status}", _phases_table(dataset)]
+        parts.append(f"## {plain(name)}: {dataset.status}")
         if dataset.metrics:
-            parts += [_metrics_table(dataset), fusion_verdict(dataset).sentence()]
+            parts.append(fusion_verdict(dataset).sentence())
+        parts.append(_phases_table(dataset))
+        if dataset.metrics:
+            parts.append(_metrics_table(dataset))
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,7 +107,7 @@ def _phases_table(dataset: DatasetResult) -> str:
             str(phase.attempts),
             format_duration(phase.duration_s),
             format_memory(phase.peak_memory_mib),
-            phase.error or phase.reason or "",
+            headline(phase.error or phase.reason or ""),
         ]
         for name, phase in dataset.phases.items()
     ]
