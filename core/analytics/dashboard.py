@@ -112,7 +112,7 @@ def _document(title: str, body: str, specs: Mapping[str, Any]) -> str:
 {body}
 <noscript><p class="note">Charts need JavaScript; all tables and figures are above.</p></noscript>
 <script type="application/json" id="charts">{content}</script>
-<script>{_asset("models.js")}</script>
+<script>{_asset("detection.js")}</script>
 {library}<script>{_asset("dashboard.js")}</script>
 </body>
 </html>
