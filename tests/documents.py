@@ -74,7 +74,7 @@ def pattern(output: str) -> re.Pattern[str]:
     ``...`` stands for any text, ``PLAN_ID`` for a plan, and space is as good as any other space.
     """
     words = [
-        ".*?" if word == "..." else r"\S+" if re.search(r"\d|PLAN_ID", word) else re.escape(word)
+        r"\S+" if re.search(r"\d|PLAN_ID", word) else ".*?".join(map(re.escape, word.split("...")))
         for word in output.split()
     ]
     return re.compile(r"\s+".join(words).replace(r"\s+.*?\s+", ".*?"), re.DOTALL)
