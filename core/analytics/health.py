@@ -1,4 +1,4 @@
-"""How a plan is: what needs attention, the most important first, and how long its disk will last."""
+"""How a plan is: what needs attention, the most important first, and how far its disk will reach."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import polars as pl
 
 from core.analytics.board import Dashboard
-from core.analytics.metrics import format_duration, format_memory, format_number
+from core.analytics.metrics import format_memory, format_number
 from core.analytics.results import PhaseResult
 
 Level: TypeAlias = Literal["bad", "warn", "note"]
@@ -16,9 +16,7 @@ _LEVELS: tuple[Level, ...] = ("bad", "warn", "note")
 TIGHT = 0.9
 """Share of memory from which on headroom is small."""
 _LEAST_DISK_MIB = 5 * 1024.0
-_SOON_H, _LATER_H = 24.0, 7 * 24.0
-_LEAST_MEASURED_S = 60.0
-"""Below it nothing can be said of how fast a disk fills."""
+_FEW_PLANS = 5.0
 NOT_MEASURED = "Not measured:"
 _WORTH_A_LOOK = frozenset({"data_wait", "idle", "memory_bound", "launch_bound"})
 
@@ -55,17 +53,17 @@ class Overall:
 
 @dataclass(frozen=True)
 class DiskOutlook:
-    """How long the disk that outputs go to will last.
+    """How far the disk that outputs go to will reach.
 
     Attributes:
         free_mib: At the end.
-        mib_per_h: How fast it fills; 0 or less where it does not.
-        lasts_h: At this rate; None where it does not fill, or where the time was too short to tell.
+        used_mib: Less than at the beginning; negative where it was emptied.
+        num_more: Plans that take as much and still fit; None where this one took nothing.
     """
 
     free_mib: float
-    mib_per_h: float
-    lasts_h: float | None
+    used_mib: float
+    num_more: float | None
 
 
 def disk_outlook(curve: pl.DataFrame | None) -> DiskOutlook | None:
@@ -76,11 +74,9 @@ def disk_outlook(curve: pl.DataFrame | None) -> DiskOutlook | None:
     """
     if curve is None or curve.is_empty():
         return None
-    ordered = curve.sort("occurred_at")
-    duration_s = (ordered["occurred_at"][-1] - ordered["occurred_at"][0]).total_seconds()
-    free_mib, used_mib = float(ordered["mean"][-1]), float(ordered["mean"][0] - ordered["mean"][-1])
-    rate = used_mib / duration_s * 3600 if duration_s >= _LEAST_MEASURED_S else 0.0
-    return DiskOutlook(free_mib, rate, free_mib / rate if rate > 0 else None)
+    free = curve.sort("occurred_at")["mean"]
+    free_mib, used_mib = float(free[-1]), float(free[0] - free[-1])
+    return DiskOutlook(free_mib, used_mib, free_mib / used_mib if used_mib > 0 else None)
 
 
 def overall(dashboard: Dashboard) -> Overall:
@@ -127,16 +123,12 @@ def _disk(dashboard: Dashboard) -> Iterator[Finding]:
     outlook = disk_outlook(dashboard.telemetry.curves.get("disk_free_mib"))
     if outlook is None:
         return
-    lasts_h = outlook.lasts_h if outlook.lasts_h is not None else float("inf")
-    text = f"{format_memory(outlook.free_mib)} are free" + (
-        f", {format_memory(outlook.mib_per_h)} less every hour: enough for {format_duration(lasts_h * 3600)}."
-        if outlook.lasts_h is not None
-        else "."
-    )
-    if lasts_h < _SOON_H or outlook.free_mib < _LEAST_DISK_MIB:
+    num_more = float("inf") if outlook.num_more is None else outlook.num_more
+    text = f"{format_memory(outlook.free_mib)} are free; {format_memory(outlook.used_mib)} went meanwhile."
+    if outlook.free_mib < _LEAST_DISK_MIB or num_more < 1:
         yield Finding("bad", "the disk is nearly full", text)
-    elif lasts_h < _LATER_H:
-        yield Finding("warn", "the disk will be full within a week", text)
+    elif num_more < _FEW_PLANS:
+        yield Finding("warn", f"the disk has room for {int(num_more)} more plans like this", text)
 
 
 def _machine(notes: Iterable[str]) -> Iterator[Finding]:

@@ -1,14 +1,14 @@
 """The page of health: what needs attention, what was slow, what failed, what the machine says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from core.analytics import html
 from core.analytics.board import Dashboard
 from core.analytics.charts.memory import headroom_chart
 from core.analytics.charts.resources import Backdrop, resource_curve
-from core.analytics.health import NOT_MEASURED, Overall, disk_outlook, overall
-from core.analytics.metrics import format_duration, format_memory
+from core.analytics.health import NOT_MEASURED, DiskOutlook, Overall, disk_outlook, overall
+from core.analytics.metrics import format_duration, format_memory, format_number
 from core.analytics.pages import advice
 from core.analytics.pages.parts import TONES, Place
 from core.analytics.results import ModelBottleneck, PhaseResult, RetrainingResults
@@ -16,9 +16,8 @@ from core.analytics.watchdog import Watch
 
 _TONES = {"compute_bound": "good", "idle": "bad", "unknown": ""}
 _FINE = frozenset({"compute_bound", "unknown"})
-_LONG_H = 30 * 24.0
 _MANY = 6
-"""Cards above which the less important ones are folded away."""
+"""Models of a card above which the others are folded away."""
 
 
 def render(dashboard: Dashboard, place: Place) -> str:
@@ -56,28 +55,43 @@ def findings(verdict: Overall) -> str:
 
 
 def bottlenecks(found: Sequence[ModelBottleneck]) -> str:
-    """What kept each model from being trained faster, and what to change."""
-    ordered = sorted(found, key=lambda one: one.bottleneck in _FINE)
-    held = [one for one in ordered if one.bottleneck not in _FINE]
-    shown = ordered if len(ordered) <= _MANY else held[:_MANY]
-    folded = ordered[len(shown) :]
-    parts = [f'<div class="grid wide cards">{"".join(map(_card, shown))}</div>'] if shown else []
-    if folded:
-        fine = sum(one.bottleneck in _FINE for one in folded)
-        words = [f"{len(folded) - fine} more like these"] if len(folded) > fine else []
-        words += [f"{fine} that could not be faster, or of which nothing is known"] if fine else []
-        cards = f'<div class="grid wide cards">{"".join(map(_card, folded))}</div>'
-        parts.append(f"<details><summary>{' and '.join(words)}</summary>{cards}</details>")
+    """What kept models from being trained faster, and what to change: a card for all that want the same."""
+    alike: dict[tuple[str, str, str], list[ModelBottleneck]] = {}
+    for one in found:
+        alike.setdefault((one.bottleneck, one.cause, one.change), []).append(one)
+    ordered = sorted(alike.values(), key=len, reverse=True)
+    held = [models for models in ordered if models[0].bottleneck not in _FINE]
+    fine = [models for models in ordered if models[0].bottleneck in _FINE]
+    parts = [_cards(held)] if held else []
+    if fine:
+        words = f"{sum(map(len, fine))} that could not be faster, or of which nothing is known"
+        parts.append(f"<details{'' if held else ' open'}><summary>{words}</summary>{_cards(fine)}</details>")
     return "".join(parts)
 
 
-def _card(found: ModelBottleneck) -> str:
-    name, dataset = html.text(found.model), html.text(found.dataset)
-    chip = html.chip(found.bottleneck.replace("_", " "), _TONES.get(found.bottleneck, "warn"))
-    change = f"<p><strong>Change:</strong> {html.text(found.change)}</p>" if found.change else ""
+def _cards(groups: Iterable[Sequence[ModelBottleneck]]) -> str:
+    return f'<div class="grid halves cards">{"".join(map(_card, groups))}</div>'
+
+
+def _card(models: Sequence[ModelBottleneck]) -> str:
+    first = models[0]
+    chip = html.chip(first.bottleneck.replace("_", " "), _TONES.get(first.bottleneck, "warn"))
+    change = f"<p><strong>Change:</strong> {html.text(first.change)}</p>" if first.change else ""
+    lines = [
+        f'<li data-dataset="{html.text(one.dataset)}" data-phase="{html.text(one.phase)}">'
+        f"<strong>{html.text(one.model)}</strong> <small>{html.text(one.dataset)}</small> "
+        f"{html.text(one.reason)}</li>"
+        for one in models
+    ]
+    more = (
+        f"<details><summary>{len(lines) - _MANY} more</summary>"
+        f'<ul class="reasons">{"".join(lines[_MANY:])}</ul></details>'
+        if len(lines) > _MANY
+        else ""
+    )
     return (
-        f'<article class="card" data-dataset="{dataset}" data-phase="{html.text(found.phase)}">'
-        f"<h3>{name} <small>{dataset}</small> {chip}</h3><p>{html.text(found.reason)}</p>{change}</article>"
+        f'<article class="card"><p>{chip}</p>{change}<ul class="reasons">{"".join(lines[:_MANY])}</ul>{more}'
+        "</article>"
     )
 
 
@@ -152,11 +166,14 @@ def _disk(dashboard: Dashboard, place: Place) -> str:
     backdrop = Backdrop(dashboard.spans, dashboard.marks, dashboard.datasets, dashboard.window)
     chart = resource_curve(dashboard.telemetry, "disk_free_mib", backdrop, "container")
     lead = f"{format_memory(outlook.free_mib)} free at the end"
-    if outlook.lasts_h is not None:
-        lasts = format_duration(outlook.lasts_h * 3600) if outlook.lasts_h < _LONG_H else "for weeks"
-        lead += f"; {format_memory(outlook.mib_per_h)} less every hour, so it lasts {lasts}"
+    if outlook.used_mib > 0:
+        lead += f"; {format_memory(outlook.used_mib)} went while the plan ran{_room(outlook)}"
     figure = place(chart, "Disk free (GiB)", "Free disk space over time in GiB")
     return html.section("Disk", figure, lead=f"{lead}.")
+
+
+def _room(outlook: DiskOutlook) -> str:
+    return "" if outlook.num_more is None else f": room for {format_number(int(outlook.num_more))} more such"
 
 
 def machine(notes: Sequence[str]) -> str:

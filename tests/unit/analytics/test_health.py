@@ -48,23 +48,22 @@ def test_an_empty_plan_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "lasts_h"),
+    ("free", "num_more"),
     [((1000.0, 900.0), 9.0), ((900.0, 900.0), None), ((900.0, 1000.0), None), ((5.0,), None)],
     ids=["filling", "steady", "emptied", "one sample"],
 )
-def test_a_disk_lasts_as_long_as_its_rate_says(free: tuple[float, ...], lasts_h: float | None) -> None:
+def test_a_disk_holds_as_many_more_plans_as_take_what_is_free(
+    free: tuple[float, ...], num_more: float | None
+) -> None:
     outlook = disk_outlook(curve(*free))
     assert outlook is not None
     assert outlook.free_mib == free[-1]
-    assert outlook.lasts_h == (pytest.approx(lasts_h) if lasts_h else None)
+    assert outlook.num_more == (pytest.approx(num_more) if num_more else None)
 
 
-def test_nothing_is_said_of_a_disk_that_was_not_measured_or_not_for_long() -> None:
+def test_nothing_is_said_of_a_disk_that_was_not_measured() -> None:
     assert disk_outlook(None) is None
     assert disk_outlook(curve()) is None
-    short = disk_outlook(curve(1000.0, 900.0, every_s=2.0))
-    assert short is not None
-    assert short.lasts_h is None
 
 
 def test_memory_is_compared_with_that_of_the_device_the_phase_ran_on() -> None:
