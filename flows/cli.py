@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import get_args
+from typing import TextIO, get_args
 
 from core.errors import EventLogError
 from core.logs import Sentences
@@ -256,9 +256,20 @@ def _retrain(arguments: argparse.Namespace) -> int:
     raise error if isinstance(error, BaseException) else RetrainError(state.message or "the flow failed")
 
 
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Standard output, for as long as anyone reads it: the work goes on without."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of the base class
+        """Be silent from now on where the reader has gone, as ``head`` does."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            super().handleError(record)
+
+
 def show_progress(level: int) -> None:
     """Send the progress log to standard output."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Terminal(sys.stdout)
     handler.setFormatter(Sentences("%(asctime)s  %(message)s", "%H:%M:%S"))
     handler.setLevel(level)
     log = logging.getLogger("core")

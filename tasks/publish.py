@@ -14,6 +14,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from core.analytics.advice.reading import in_words
 from core.analytics.markdown import (
     dashboard_markdown,
     metrics_rows,
@@ -133,8 +134,8 @@ def _advice_rows(fact: ConfigRecommended) -> list[dict[str, str]]:
     return [
         {
             "setting": item["setting"],
-            "now": str(item["before"]),
-            "recommended": str(item["value"]),
+            "now": in_words(item["setting"], item["before"]),
+            "recommended": in_words(item["setting"], item["value"]),
             "phase": item["phase"] or "all",
             "expected": ""
             if item["expected"] is None

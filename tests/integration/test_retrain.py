@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -191,3 +193,21 @@ def phase_statuses(layout: Layout) -> dict[str, str]:
     log = EventLog(layout.events)
     states = [PLAN_STATE.fold(log.read(stream)) for stream in log.streams()]
     return {phase: s.status for state in states for (_, phase), s in state.phases.items()}
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_stops_nothing_and_fills_no_screen(tmp_path: Path) -> None:
+    program = f"""
+import logging, pathlib, flows.cli
+flows.cli.show_progress(logging.INFO)
+for number in range(20_000):
+    logging.getLogger("core.progress").info("line %s", number)
+pathlib.Path({str(tmp_path / "end")!r}).touch()
+"""
+    shown = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" | head -1', sys.executable, program],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "line 0" in shown.stdout
+    assert shown.stderr == ""
+    assert (tmp_path / "end").exists()
