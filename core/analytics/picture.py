@@ -20,13 +20,15 @@ from core.analytics.telemetry import MEASURED
 from core.analytics.theme import LIGHT, colour, vega_config, with_colours
 from core.analytics.timeline import Mark, Span
 
-Drawn: TypeAlias = Chart | alt.HConcatChart
+Drawn: TypeAlias = dict[str, Any]
+"""A specification: put together by Altair, charts would be copied as a whole, rows and all, several times."""
 Thing = TypeVar("Thing", Span, Mark)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _WIDTH = 1160
 _GAP = 46
-_INDEPENDENT: Any = dict.fromkeys(("x", "y", "color", "shape", "strokeDash", "fill", "stroke"), "independent")
+_CHANNELS = ("x", "y", "color", "shape", "strokeDash", "fill", "stroke")
+_INDEPENDENT = {"scale": dict.fromkeys(_CHANNELS, "independent")}
 _MANY = 2
 """Datasets above which each has one chart where it would have a row."""
 _LINE, _NAME = 170, 32
@@ -45,9 +47,19 @@ def render_png(dashboard: Dashboard) -> bytes:
         *_losses(dashboard),
         *_resources(dashboard),
     ]
-    picture = alt.vconcat(*parts, spacing=18, padding=20).resolve_scale(**_INDEPENDENT)
-    config = vega_config() | {"concat": {"spacing": 18}}
-    spec = {**_without_names(written(picture)), "config": config}
+    # Rows, and what a page chooses by, the same in all charts, belong to the whole.
+    charts = [chart for part in parts for chart in part.get("hconcat", [part])]
+    params = {param["name"]: param for chart in charts for param in chart.pop("params", ())}
+    datasets = {name: rows for chart in charts for name, rows in chart.pop("datasets", {}).items()}
+    spec = {
+        "vconcat": parts,
+        "params": list(params.values()),
+        "datasets": datasets,
+        "spacing": 18,
+        "padding": 20,
+        "resolve": _INDEPENDENT,
+        "config": vega_config() | {"concat": {"spacing": 18}},
+    }
     return _compressed(bytes(vl_convert.vegalite_to_png(with_colours(spec, LIGHT), scale=1.0)))
 
 
@@ -67,6 +79,11 @@ def _compressed(png: bytes) -> bytes:
     )
 
 
+def _drawn(chart: Chart) -> Drawn:
+    spec = written(chart)
+    return {name: _without_names(inner) for name, inner in spec.items() if name not in ("$schema", "config")}
+
+
 def _without_names(spec: Any) -> Any:
     """Rows have names for the page, the same in every chart; one picture cannot have a name twice."""
     if isinstance(spec, list):
@@ -78,7 +95,7 @@ def _without_names(spec: Any) -> Any:
     return {key: _without_names(inner) for key, inner in spec.items()}
 
 
-def _header(dashboard: Dashboard) -> Chart:
+def _header(dashboard: Dashboard) -> Drawn:
     results = dashboard.results
     phases = [phase for dataset in results.datasets.values() for phase in dataset.phases.values()]
     failed = sum(len(phase.failures) for phase in phases)
@@ -95,7 +112,7 @@ def _header(dashboard: Dashboard) -> Chart:
         earned = sum(verdict.earned for verdict in verdicts.values())
         said = [f"Fusion earns its place in {earned} of {len(verdicts)} datasets."]
     lines = ["   ·   ".join(filter(None, figures)), *said]
-    return _texts([(0, "")], 1).properties(
+    heading = _texts([(0, "")], 1).properties(
         title=alt.TitleParams(
             f"Retraining plan {results.plan_id}: {results.status}",
             subtitle=[line[:_LINE] for line in lines],
@@ -106,6 +123,7 @@ def _header(dashboard: Dashboard) -> Chart:
             subtitlePadding=6,
         )
     )
+    return _drawn(heading)
 
 
 def _timeline(dashboard: Dashboard) -> Iterable[Drawn]:
@@ -113,7 +131,7 @@ def _timeline(dashboard: Dashboard) -> Iterable[Drawn]:
         spans, marks = _of(datasets, dashboard.spans), _of([*datasets, ""], dashboard.marks)
         keys = [*phase_keys(failures=True), *mark_keys(mark.kind for mark in marks if mark.kind != "failure")]
         yield _legend("Phases", keys)
-        yield phase_timeline(spans, marks, datasets, dashboard.window, _WIDTH)
+        yield _drawn(phase_timeline(spans, marks, datasets, dashboard.window, _WIDTH))
 
 
 def _metrics(dashboard: Dashboard) -> Iterable[Drawn]:
@@ -173,7 +191,7 @@ def _of(datasets: Sequence[str], things: Iterable[Thing]) -> list[Thing]:
     return [thing for thing in things if thing.dataset in datasets]
 
 
-def _rows(charts: Iterable[Chart]) -> Iterable[alt.HConcatChart]:
+def _rows(charts: Iterable[Chart]) -> Iterable[Drawn]:
     listed = list(charts)
     return (_row(listed[first : first + 3]) for first in range(0, len(listed), 3))
 
@@ -189,12 +207,11 @@ def _titled(chart: Chart, title: str, width: int) -> Chart:
     return titled
 
 
-def _row(charts: Iterable[Chart]) -> alt.HConcatChart:
-    row: alt.HConcatChart = alt.hconcat(*charts, spacing=_GAP, bounds="flush").resolve_scale(**_INDEPENDENT)
-    return row
+def _row(charts: Iterable[Chart]) -> Drawn:
+    return {"hconcat": list(map(_drawn, charts)), "spacing": _GAP, "bounds": "flush", "resolve": _INDEPENDENT}
 
 
-def _legend(title: str, keys: Sequence[Key]) -> Chart:
+def _legend(title: str, keys: Sequence[Key]) -> Drawn:
     rows: list[dict[str, Any]] = []
     x = 110.0
     for key in keys:
@@ -222,7 +239,7 @@ def _legend(title: str, keys: Sequence[Key]) -> Chart:
     )
     names = base.mark_text(align="left", dx=10, fontSize=12, color=colour("muted")).encode(text="name:N")
     head = _texts([(0, title)], 16)
-    return alt.layer(symbols, names, head).properties(width=_WIDTH, height=18)
+    return _drawn(alt.layer(symbols, names, head).properties(width=_WIDTH, height=18))
 
 
 def _texts(texts: Sequence[tuple[float, str]], size: int) -> Chart:
