@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.events.catalogue import Emit
-from core.training import passes, phases
+from core.training import passes, phases, workbench
 from core.training.job import PhaseJob
 from core.training.loop import Learner, Plan, Validate, fit
 from core.training.run import Run
@@ -37,7 +37,7 @@ class Moment:
 def train(job: PhaseJob, moment: Moment | None, emit: Emit) -> None:
     """Run a phase up to a moment; to its end if there is none."""
     if moment:
-        phases.fit = passes.fit = _fit_until(moment)  # type: ignore[attr-defined]
+        workbench.fit = passes.fit = _fit_until(moment)  # type: ignore[attr-defined]
     phases.PHASES[job.phase](job, emit)
 
 
