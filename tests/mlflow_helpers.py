@@ -40,7 +40,7 @@ _VOLATILE = ("can_retrain.version", "mlflow.user")
 
 def sample_plan(output_dir: Path, plan_id: str = PLAN_ID, seed: int = 7) -> list[Event]:
     """A finished plan with telemetry and the files that are made of it."""
-    events = sample_events(plan_id, seed=seed)
+    events = sample_events(plan_id, seed=seed, scores=PLAN_ID)
     layout = Layout(output_dir)
     EventLog(layout.events).append(events)
     write_telemetry(layout.telemetry, events)

@@ -131,7 +131,8 @@ class SampleLog:
     plan_id: str
     gpu: bool
     rng: random.Random
-    start: datetime = START
+    start: datetime
+    scores: str
     facts: list[tuple[float, Fact]] = field(default_factory=list)
 
     def say(self, at_s: float, fact: Fact) -> None:
@@ -159,9 +160,10 @@ def sample_events(
     failures: bool = True,
     seed: int = 7,
     start: datetime = START,
+    scores: str = "",
 ) -> list[Event]:
-    """The events of a whole plan."""
-    log = SampleLog(plan_id, gpu, random.Random(seed), start)
+    """The events of a whole plan; models score windows in each plan in their own way, or as `scores` says."""
+    log = SampleLog(plan_id, gpu, random.Random(seed), start, scores or plan_id)
     settings = Settings(models={"preset": "published"}) if gpu else Settings()
     steps = [
         {
@@ -520,7 +522,7 @@ def _evaluations(log: SampleLog, dataset: str, folders: Sequence[str], now: floa
         log.say(
             now - 8.0, ThresholdCalibrated(dataset=dataset, model=model, threshold=threshold, val_mcc=0.9)
         )
-        seed = f"{log.plan_id}/{dataset}/{model}"
+        seed = f"{log.scores}/{dataset}/{model}"
         log.say(now - 7.0, validation(dataset, model, seed, _SKILL[model], threshold))
         for number, folder in enumerate(folders):
             skill = _SKILL[model] * (1.0 if "known_vehicle_known" in folder else 0.9) - 0.1 * log.rng.random()
