@@ -15,7 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from core.can.demo import ensure_demo
-from core.events.catalogue import PhaseStarted, PlanFinished
+from core.events.catalogue import PhaseStarted, PlanCreated, PlanFinished
+from core.events.event import Event
 from core.events.log import EventLog
 from settings.app import read_settings
 from settings.data import DemoSettings
@@ -128,14 +129,25 @@ def _write_settings(folder: Path) -> None:
 
 
 def _interrupt(layout: Layout) -> None:
-    """Let the plan have stopped in its last phase."""
+    """Let the plan have stopped in its last phase, and never have had a dataset that cannot be done."""
     whole = EventLog(layout.events)
     (plan_id,) = whole.streams()
-    events = list(whole.read(plan_id))
+    events = [_without("broken", event) for event in whole.read(plan_id) if _dataset(event) != "broken"]
     shutil.rmtree(layout.events / plan_id)
-    last = max(event.position for event in events if event.type == PhaseStarted.TYPE)
+    last = max(place for place, event in enumerate(events) if event.type == PhaseStarted.TYPE)
     assert PlanFinished.TYPE in {event.type for event in events[last:]}
     EventLog(layout.events).append([event._replace(position=-1) for event in events[: last + 1]])
+
+
+def _dataset(event: Event) -> str:
+    return str(event.payload.get("dataset", ""))
+
+
+def _without(dataset: str, event: Event) -> Event:
+    if event.type != PlanCreated.TYPE:
+        return event
+    steps = [step for step in event.payload["steps"] if step["dataset"] != dataset]
+    return event._replace(payload={**event.payload, "steps": steps})
 
 
 @pytest.fixture
