@@ -537,17 +537,19 @@ def write_telemetry(
     plan_id = events[0].stream
     datasets = sorted({str(e.payload["dataset"]) for e in events if "dataset" in e.payload})
     duration_s = (events[-1].occurred_at - events[0].occurred_at).total_seconds()
-    samples = [ResourceSample(**row) for row in _samples(duration_s, interval_s, gpu=gpu)]
+    samples = [
+        ResourceSample(**row) for row in _samples(events[0].occurred_at, duration_s, interval_s, gpu=gpu)
+    ]
     for dataset in datasets:
         TelemetryWriter(telemetry, plan_id, dataset).write(samples)
 
 
-def _samples(duration_s: float, interval_s: float, *, gpu: bool) -> Iterator[dict[str, Any]]:
+def _samples(start: datetime, duration_s: float, interval_s: float, *, gpu: bool) -> Iterator[dict[str, Any]]:
     rng = random.Random(3)
     for number in range(int(duration_s / interval_s)):
         busy = 0.5 + 0.4 * math.sin(number / 17.0) + 0.1 * rng.random()
         yield {
-            "occurred_at": START + timedelta(seconds=number * interval_s),
+            "occurred_at": start + timedelta(seconds=number * interval_s),
             "cpu_percent": 100.0 * min(1.0, busy),
             "ram_used_mib": 14_000.0 + 40.0 * number**0.5 if gpu else 6_000.0 + 1000 * busy,
             "ram_total_mib": MACHINES[gpu]["ram_total_mib"],

@@ -1,6 +1,7 @@
 """Everything that people open can be deleted: log, checkpoints and models bring back every byte of it."""
 
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,8 @@ def test_log_checkpoints_and_models_bring_everything_back(finished: Path, tmp_pa
     shutil.copytree(finished, layout.root)
     by_the_run = projections(layout)
     assert {Path(name).suffix for name in by_the_run} == {".json", ".html", ".png", ".yaml"}
-    # A second plan: retries, a failure, quarantined rows, another machine.
-    events = sample_events()
+    # A later plan: retries, a failure, quarantined rows, another machine.
+    events = sample_events(start=datetime.now(UTC) + timedelta(hours=1))
     EventLog(layout.events).append(events)
     write_telemetry(layout.telemetry, events)
     answer(settings, layout, "flows.analyze")
