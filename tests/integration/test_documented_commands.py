@@ -214,9 +214,9 @@ def _as_made(text: str) -> str:
     """A ``make`` target as the command that it runs: the environment is there already."""
     if not text.startswith("make "):
         return text
-    shown = subprocess.run(
-        ["make", "-n", *text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    # Tests are run by make themselves, which would have this one tell of its folder.
+    asked = ["make", "--no-print-directory", "-n", *text.split()[1:]]
+    shown = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
     return shown.stdout.splitlines()[-1]
 
 
