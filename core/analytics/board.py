@@ -112,6 +112,7 @@ def fold_dashboard(
         update={"plan_id": plan_id, "bottlenecks": fold_bottlenecks(events, samples)}
     )
     history = history or FleetHistory(streams)
+    fleet = history.seen_from(plan_id)
     times = [event.occurred_at for event in events]
     return Dashboard(
         results,
@@ -123,7 +124,7 @@ def fold_dashboard(
         fold_memory(events),
         fold_watch(events),
         view_telemetry(samples),
-        history.seen_from(plan_id),
+        fleet,
         fold_scores(events),
-        history.versions_seen_from(plan_id),
+        history.versions_seen_from(plan_id, fleet),
     )

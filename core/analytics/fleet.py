@@ -69,11 +69,17 @@ class FleetHistory:
         ]
         return Fleet(plans, sorted(broken))
 
-    def versions_seen_from(self, plan_id: str) -> Versions:
-        """Versions of models at the same moment, of the plans that can be read."""
-        unreadable = self.seen_from(plan_id).unreadable
+    def versions_seen_from(self, plan_id: str, fleet: Fleet) -> Versions:
+        """Versions of models at the same moment.
+
+        Args:
+            plan_id: The plan.
+            fleet: What it sees of all plans: those that cannot be read are left out.
+        """
         lengths = self._lengths(plan_id).items()
-        return fold_versions(self._deciding(name, num) for name, num in lengths if name not in unreadable)
+        return fold_versions(
+            self._deciding(name, num) for name, num in lengths if name not in fleet.unreadable
+        )
 
     def _lengths(self, plan_id: str) -> Mapping[str, int]:
         """How many events of each plan there were when one was last worked on, but all of its own."""
