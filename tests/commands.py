@@ -60,25 +60,52 @@ def config(folder: Path, **groups: Any) -> Path:
 
 
 @contextmanager
-def prefect_server(output_dir: Path) -> Iterator[str]:
+def prefect_server(output_dir: Path, **extra: str) -> Iterator[str]:
     """A Prefect server on an output directory's own database; yields its API's URL."""
+    server = PrefectServer(Layout(output_dir).prefect_home, **extra)
+    try:
+        server.start()
+        yield server.api
+    finally:
+        server.stop()
+
+
+class PrefectServer:
+    """A Prefect server that may be killed and started again at the same address."""
+
+    def __init__(self, home: Path, **extra: str) -> None:
+        self.port = free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self._environment = environment(PREFECT_HOME=str(home), **extra)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(self.port)],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+        )
+        wait_for(lambda: answers(self.api), timeout_s=90)
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.communicate()
+
+    def stop(self) -> None:
+        """Close its standard input: it ends when the process that started it does."""
+        if self._process and self._process.poll() is None:
+            assert self._process.stdin
+            self._process.stdin.close()
+            assert self._process.wait(30) in (0, -signal.SIGTERM)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "flows.server", str(port)],
-        cwd=ROOT,
-        env=environment(PREFECT_HOME=str(Layout(output_dir).prefect_home)),
-        stdin=subprocess.PIPE,
-    )
-    assert server.stdin
-    try:
-        wait_for(lambda: answers(url), timeout_s=90)
-        yield url
-    finally:
-        server.stdin.close()  # it ends when the process that started it does
-        assert server.wait(30) in (0, -signal.SIGTERM)
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def answers(url: str) -> bool:
