@@ -10,7 +10,8 @@
     |-- EventLogError           core.events: the log cannot be read or written
     |   |-- ConcurrencyError        another writer appended first
     |   |-- DamagedLogError         a gap or an unreadable segment
-    |   `-- UnknownEventError       an event type or version newer than this software
+    |   |-- UnknownEventError       an event type or version newer than this software
+    |   `-- StorageError            shared storage cannot be used, or is not the right one
     |-- TrainingError           core.training: training cannot go on (non-finite loss, one class ...)
     |-- ArtifactError           a model or checkpoint file is damaged or does not fit
     `-- TrainingProcessError    core.resources: the training process failed; carries the failure's kind
@@ -45,6 +46,10 @@ class DamagedLogError(EventLogError):
 
 class UnknownEventError(EventLogError):
     """An event's type or version is not known to this version of the software."""
+
+
+class StorageError(EventLogError):
+    """The storage that an output directory is bound to cannot be read or written, or is another one."""
 
 
 class TrainingError(RetrainError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prefect import flow, tags
 
-from core.events.log import EventLog
+from core.events.open import bind_storage, open_log
 from settings.app import load_settings
 from settings.errors import SettingsError
 from settings.layout import Layout
@@ -38,13 +38,14 @@ def analyze(
         The plan's id.
 
     Raises:
-        SettingsError: There is no such plan.
+        SettingsError: There is no such plan, or the output directory is bound to other storage.
     """
     settings = load_settings()
     output_dir, tracking = output_dir or settings.output_dir, tracking or settings.tracking
-    chosen = plan_id or max(EventLog(Layout(output_dir).events).streams(), default="")
+    log = open_log(bind_storage(settings.model_copy(update={"output_dir": output_dir})))
+    chosen = plan_id or max(log.streams(), default="")
     if not chosen:
-        raise SettingsError(f"no plans in {Layout(output_dir).events} (setting output_dir)")
+        raise SettingsError(f"no plans in {log.location} (setting output_dir)")
     label_flow_run(f"analyze-{chosen}", [f"plan:{chosen}"])
     with run_logged(Layout(output_dir), chosen), tags(f"plan:{chosen}"):
         write_projections(output_dir, chosen)

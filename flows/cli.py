@@ -122,6 +122,45 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
     return run_command(analyze)
 
 
+def maintain_command(argv: Sequence[str] | None = None) -> int:
+    """``python -m flows.maintain``: compact finished plans and delete what is no longer needed.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.maintain",
+        description="Compact finished plans, delete what is no longer needed (settings group retention), and "
+        "see that the disk budget is kept. The event log, models, and what a plan that is not over may still "
+        "need are never deleted.",
+        epilog="It may run beside plans and be interrupted. Exit codes: 0 done, 1 something could not be "
+        "done, or the outputs exceed the budget (the rest was done), 2 bad usage or settings.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="first write the dashboards and results of all plans anew"
+    )
+    add_common_arguments(parser)
+    arguments = parser.parse_args(argv)
+
+    def maintain() -> int:
+        from core.planning.maintenance import describe, maintain_outputs
+
+        settings, dry_run = settings_of(arguments), arguments.dry_run
+        report = maintain_outputs(settings, dry_run=dry_run, rebuild=arguments.rebuild)
+        for removal in report.removed:
+            print("would delete" if dry_run else "deleted", describe(removal, settings.output_dir))
+        print(report.summary(dry_run))
+        for problem in report.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return FAILED if report.problems else DONE
+
+    return run_command(maintain)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser, verbose: str = "debug logging") -> None:
     """Flags that every command has; `verbose` is what that flag does."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (YAML)")
@@ -160,12 +199,18 @@ def folder(text: str) -> Path:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Settings with what the flags override.
+    """Settings with what the flags override; the output directory is bound to the storage they name.
 
     Raises:
-        SettingsError: A bad file or value, or an output directory that is a file.
+        SettingsError: A bad file or value, an output directory that is a file, or one that is bound to other
+            storage.
+        StorageError: The shared storage that is given cannot be reached.
     """
-    return loaded_of(arguments).settings
+    from core.events.open import bind_storage
+
+    settings = loaded_of(arguments).settings
+    bind_storage(settings)
+    return settings
 
 
 def loaded_of(arguments: argparse.Namespace) -> LoadedSettings:

@@ -12,7 +12,7 @@ from rich.table import Table
 from core.analytics.versions import Versions, fold_versions
 from core.events.catalogue import PhaseFailed
 from core.events.event import Event
-from core.events.log import EventLog
+from core.events.open import open_log
 from core.planning.audit import as_it_was, readable
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
@@ -76,7 +76,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -> int:
     console = Console()
-    log = EventLog(Layout(output_dir).events)
+    log = open_log(Layout(output_dir))
     events: Mapping[str, Sequence[Event]]
     events, problems = readable(log)
     plans = sorted({*events, *problems})

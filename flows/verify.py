@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from core.errors import EventLogError
-from core.events.log import EventLog
+from core.events.open import open_log
 from core.events.telemetry import check_telemetry
 from core.planning.audit import StreamAudit, audit
 from flows.cli import DONE, FAILED, add_common_arguments, run_command, settings_of
@@ -40,7 +40,7 @@ def verify_command(argv: Sequence[str] | None = None) -> int:
 
 def _print_audit(output_dir: Path) -> int:
     console = Console()
-    log = EventLog(Layout(output_dir).events)
+    log = open_log(Layout(output_dir))
     audits = audit(log)
     if not audits:
         raise SettingsError(

@@ -16,7 +16,9 @@ from settings.graph import GraphSettings
 from settings.models import ModelSettings
 from settings.problems import explain
 from settings.resources import ResourceSettings
+from settings.retention import RetentionSettings
 from settings.sources import ENV_PREFIX, Origin, read_environment, read_file, read_overrides
+from settings.storage import StorageSettings
 from settings.tracking import TrackingSettings
 from settings.training import TrainingSettings
 from settings.tree import merge
@@ -48,6 +50,8 @@ class Settings(BaseSettings):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
 
     @classmethod
     def settings_customise_sources(

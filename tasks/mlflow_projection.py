@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from core.analytics.versions import DECIDED_BY
 from core.errors import EventLogError
-from core.events.log import EventLog
+from core.events.open import open_log
 from core.planning.lock import HeldError, acquire
 from settings.errors import RetrainError
 from settings.layout import Layout
@@ -90,7 +90,7 @@ def catch_up(output_dir: Path, tracking: TrackingSettings, left_out: Collection[
     """
     layout = Layout(output_dir)
     num_events = 0
-    for plan_id in EventLog(layout.events).streams():
+    for plan_id in open_log(layout).streams():
         if plan_id not in left_out:
             # Each on its own, so that others who wait for the same store get their turn.
             with _opened(layout, tracking, PATIENCE_S) as (client, experiment_id):

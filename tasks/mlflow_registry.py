@@ -30,7 +30,7 @@ from core.analytics.versions import (
     fold_versions,
     parent_version,
 )
-from core.events.log import EventLog
+from core.events.open import open_log
 from settings.layout import Layout
 from tasks.mlflow_content import allowed_name
 from tasks.mlflow_notes import model_note, version_note, with_own_words
@@ -56,7 +56,7 @@ def register_models(client: MlflowClient, experiment_id: str, layout: Layout) ->
         *STORE_ERRORS: MLflow cannot be reached or refuses.
         EventLogError: Some plan cannot be read: what its versions are cannot be told without it.
     """
-    log = EventLog(layout.events)
+    log = open_log(layout)
     streams = {name: log.read(name) for name in log.streams()}
     if versions := fold_versions(streams.values()):
 

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.errors import ArtifactError
 from core.events.catalogue import ModelSaved
 from core.events.event import Event
-from core.events.log import EventLog
+from core.events.open import open_log
 from core.events.telemetry import reduce_telemetry
 from settings.layout import Layout
 from tasks.mlflow_content import RECOMMENDED, Captures, Point, RunContent, fold_content
@@ -79,7 +79,7 @@ class PlanWriter:
 
     def complete_runs(self) -> dict[str, Run]:
         """The plan's runs by key, written first if some are missing; errors as of `write`."""
-        content = fold_content(EventLog(self._layout.events).read(self._plan_id))
+        content = fold_content(open_log(self._layout).read(self._plan_id))
         if not content.keys() <= self._found().keys():
             self.write()
         return self._found()
@@ -94,7 +94,7 @@ class PlanWriter:
             *STORE_ERRORS: MLflow cannot be reached or refuses.
             EventLogError: Events or resource samples cannot be read.
         """
-        events = EventLog(self._layout.events).read(self._plan_id)
+        events = open_log(self._layout).read(self._plan_id)
         content = fold_content(events)
         if not content:
             return []

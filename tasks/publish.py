@@ -26,7 +26,7 @@ from core.analytics.metrics import format_number
 from core.analytics.results import RetrainingResults, fold_results
 from core.events.catalogue import to_fact
 from core.events.event import Event
-from core.events.log import EventLog
+from core.events.open import open_log
 from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 from core.planning.analysis import analyze_plans
 from core.planning.progress import LOG
@@ -56,7 +56,7 @@ def write_projections(output_dir: Path, plan_id: str) -> None:
 def publish_artifacts(output_dir: Path, plan_id: str, dashboards_url: str) -> None:
     """Results, metrics, dashboard and recommendation as artifacts of the Prefect UI."""
     layout = Layout(output_dir)
-    events = EventLog(layout.events).read(plan_id)
+    events = open_log(layout).read(plan_id)
     results = fold_results(events)
     device = results.machine.get("device_name", "an unknown device")
     of_plan = plain(f"Plan {plan_id}, {results.status}, on {device}")

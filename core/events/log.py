@@ -113,6 +113,11 @@ class EventLog:
         """Where the log is, for people."""
         return self._store.location
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it is in this machine's file system; None for what is elsewhere."""
+        return self._store.root if isinstance(self._store, LocalStore) else None
+
     def streams(self) -> list[str]:
         """Names of all streams that hold events, sorted.
 

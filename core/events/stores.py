@@ -50,21 +50,24 @@ class LocalStore:
     """A folder per stream on a local disk.
 
     Args:
-        root: Folder of the log; made by the first append.
+        root: Folder of the streams; made by the first put.
+
+    Attributes:
+        root: That folder.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._made: set[str] = set()
         self.location = str(root)
 
     def streams(self) -> list[str]:
         """See ``SegmentStore``."""
-        return [path.name for path in self._root.iterdir()] if self._root.exists() else []
+        return [path.name for path in self.root.iterdir()] if self.root.exists() else []
 
     def names(self, stream: str) -> list[str]:
         """See ``SegmentStore``."""
-        folder = self._root / stream
+        folder = self.root / stream
         if not folder.is_dir():
             return []
         with os.scandir(folder) as entries:  # twice as fast as iterdir, and each append lists
@@ -80,18 +83,18 @@ class LocalStore:
 
     def read(self, stream: str, name: str) -> bytes:
         """See ``SegmentStore``."""
-        return (self._root / stream / name).read_bytes()
+        return (self.root / stream / name).read_bytes()
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``."""
         if stream not in self._made:
-            make_folder(self._root / stream)
+            make_folder(self.root / stream)
             self._made.add(stream)
-        return put_if_absent(self._root / stream / name, content)
+        return put_if_absent(self.root / stream / name, content)
 
     def delete(self, stream: str, name: str) -> None:
         """See ``SegmentStore``."""
-        (self._root / stream / name).unlink(missing_ok=True)
+        (self.root / stream / name).unlink(missing_ok=True)
 
 
 class MemoryStore:

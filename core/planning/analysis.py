@@ -15,6 +15,7 @@ from core.errors import ConcurrencyError, DamagedLogError, EventLogError
 from core.events.catalogue import Fact, PhaseFinished, PlanFinished, to_event, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
+from core.events.open import open_log
 from core.events.resource_facts import ConfigRecommended
 from core.events.telemetry import reduce_telemetry
 from core.planning.audit import readable
@@ -44,7 +45,7 @@ def analyze_plans(
         EventLogError: The one plan, or the list of them, cannot be read, or the log cannot be written.
     """
     layout = Layout(output_dir)
-    log = EventLog(layout.events)
+    log = open_log(layout)
     streams, problems = readable(log)
     plans = sorted({*streams, *problems})
     if not plans or (plan_id and plan_id not in plans):

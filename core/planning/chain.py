@@ -26,7 +26,7 @@ from core.events.catalogue import (
     PhaseStarted,
     to_event,
 )
-from core.events.log import EventLog
+from core.events.open import open_log
 from core.events.projection import Following
 from core.logs import headline, identified
 from core.planning.attempt import Attempt, choose_attempt, may_retry
@@ -72,7 +72,7 @@ class Chain:
         self, output_dir: Path, plan_id: str, dataset: str, listener: Listener = lambda fact: None
     ) -> None:
         self.plan_id, self.dataset = plan_id, dataset
-        self._log = EventLog(Layout(output_dir).events)
+        self._log = open_log(Layout(output_dir))
         self._plan = Following(self._log, plan_id, PLAN_STATE)
         self._listener, self._say = listener, ProgressLog()
         state = self._state()

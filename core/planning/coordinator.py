@@ -8,7 +8,7 @@ from pathlib import Path
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import EventLogError, TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
-from core.events.log import EventLog
+from core.events.open import bind_storage, open_log
 from core.planning.attempt import MAX_RETRIES
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
@@ -25,7 +25,6 @@ from core.resources.profiles import fit_to_machine
 from core.resources.sampler import beside, sample_chain
 from settings.app import Settings
 from settings.errors import SettingsError
-from settings.layout import Layout
 
 
 class RetrainingCoordinator:
@@ -33,14 +32,18 @@ class RetrainingCoordinator:
 
     Args:
         settings: Settings as loaded; fitted to this machine here, with absolute folders of captures.
+
+    Raises:
+        SettingsError: The output directory is bound to other storage.
+        StorageError: Shared storage cannot be reached.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.machine = probe_machine()
         fitted = fit_to_machine(settings, self.machine)
         self.settings = fitted.model_copy(update={"data": fitted.data.absolute()})
-        self.layout = Layout(settings.output_dir)
-        self.log = EventLog(self.layout.events)
+        self.layout = bind_storage(settings)
+        self.log = open_log(self.layout)
 
     def create_retraining_plan(
         self,

@@ -14,13 +14,15 @@ State = TypeVar("State")
 
 _SETTLED_NS = 2 * 10**9
 """A folder that changed longer ago than this cannot have changed again within the same tick of its clock."""
+_REMOTE_S = 1.0
+"""How often an object store is asked at most, which cannot say cheaply whether anything changed."""
 
 
 class Follower(Generic[State]):
     """Follows a stream, and does not even list its folder while that has not changed."""
 
-    def __init__(self, log: EventLog, root: Path, plan_id: str, projection: Projection[State]) -> None:
-        self._folder = root / plan_id
+    def __init__(self, log: EventLog, plan_id: str, projection: Projection[State]) -> None:
+        self._folders = [log.folder / plan_id] if log.folder else None
         self._following = Following(log, plan_id, projection)
         self._state = projection.initial
         self._error: EventLogError | None = None
@@ -28,7 +30,7 @@ class Follower(Generic[State]):
 
     def state(self) -> State:
         """The state now; errors as in ``EventLog.read``."""
-        if self._changes.seen_in([self._folder]):
+        if self._changes.seen_in(self._folders):
             self._error = None
             try:
                 self._state = self._following.state()
@@ -42,8 +44,8 @@ class Follower(Generic[State]):
 class AllPlans:
     """How all plans of an output directory stand."""
 
-    def __init__(self, log: EventLog, root: Path) -> None:
-        self._log, self._root = log, root
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
         self._followers: dict[str, Follower[PlanState]] = {}
         self._changes = _Changes()
         self._without_events: list[Path] = []
@@ -60,7 +62,8 @@ class AllPlans:
             EventLogError: The plans cannot be listed.
         """
         # A plan's folder is there a moment before its first event.
-        if self._changes.seen_in([self._root, *self._without_events]):
+        root = self._log.folder
+        if self._changes.seen_in([root, *self._without_events] if root else None):
             self._list()
         states: dict[str, PlanState] = {}
         problems: dict[str, EventLogError] = {}
@@ -72,12 +75,12 @@ class AllPlans:
         return states, problems
 
     def _list(self) -> None:
-        folders = [path for path in self._root.iterdir() if path.is_dir()] if self._root.is_dir() else []
+        root = self._log.folder
+        folders = [path for path in root.iterdir() if path.is_dir()] if root and root.is_dir() else []
         names = self._log.streams()
         self._without_events = [path for path in folders if path.name not in names]
         self._followers = {
-            name: self._followers.get(name) or Follower(self._log, self._root, name, PLAN_STATE)
-            for name in names
+            name: self._followers.get(name) or Follower(self._log, name, PLAN_STATE) for name in names
         }
 
 
@@ -87,9 +90,15 @@ class _Changes:
     def __init__(self) -> None:
         self._times_ns: list[int] | None = None
         self._settled = False
+        self._asked_s: float | None = None
 
-    def seen_in(self, folders: list[Path]) -> bool:
-        """Whether to look into them; in doubt it is so."""
+    def seen_in(self, folders: list[Path] | None) -> bool:
+        """Whether to look into them; in doubt it is so. None stands for what lies in no folder here."""
+        if folders is None:
+            now_s = time.monotonic()
+            is_due = self._asked_s is None or now_s - self._asked_s >= _REMOTE_S
+            self._asked_s = now_s if is_due else self._asked_s
+            return is_due
         now_ns = time.time_ns()
         times_ns = [_changed_ns(folder) for folder in folders]
         changed = times_ns != self._times_ns or not self._settled

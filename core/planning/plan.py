@@ -59,7 +59,8 @@ class Plan:
         """The fact that begins the plan's stream; `previous` is where other plans stand."""
         return PlanCreated(
             steps=[asdict(step) for step in self.steps],
-            settings=self.settings.model_dump(mode="json", exclude={"tracking"}),  # it may hold a password
+            # Tracking may hold a password, and storage may move.
+            settings=self.settings.model_dump(mode="json", exclude={"tracking", "storage"}),
             machine=self.machine,
             force=self.force,
             previous=list(previous),

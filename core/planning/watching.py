@@ -19,6 +19,7 @@ from core.analytics.histograms import Range
 from core.analytics.history import PhaseKey, phase_history
 from core.errors import DamagedLogError, EventLogError
 from core.events.log import EventLog
+from core.events.open import open_log
 from core.events.telemetry import ResourceSample
 from core.planning.followers import AllPlans, Follower
 from core.planning.live_state import LIVE_STATE, LiveState
@@ -58,9 +59,9 @@ class Watch:
 
     def __init__(self, output_dir: Path, plan_id: str | None = None, ignored: Collection[str] = ()) -> None:
         self._layout = Layout(output_dir)
-        self._log = EventLog(self._layout.events)
+        self._log = open_log(self._layout)
         self._plan_id, self._ignored = plan_id, frozenset(ignored)
-        self._plans = AllPlans(self._log, self._layout.events)
+        self._plans = AllPlans(self._log)
         self._watched: _Watched | None = None
         self._pids: list[int] = []
         self._probe: Probe | None = None
@@ -90,7 +91,7 @@ class Watch:
         if plan_id in problems:
             return replace(seen, problem=str(problems[plan_id]))
         if self._watched is None or self._watched.plan_id != plan_id:
-            self._watched = _Watched(self._log, self._layout.events, plan_id)
+            self._watched = _Watched(self._log, plan_id)
         try:
             return self._watched.view(seen, processes, states, now)
         except EventLogError as error:  # it was damaged a moment ago
@@ -122,10 +123,10 @@ class Watch:
 class _Watched:
     """The plan that is watched."""
 
-    def __init__(self, log: EventLog, root: Path, plan_id: str) -> None:
+    def __init__(self, log: EventLog, plan_id: str) -> None:
         self.plan_id = plan_id
         self._log = log
-        self._follower = Follower(log, root, plan_id, LIVE_STATE)
+        self._follower = Follower(log, plan_id, LIVE_STATE)
         self._past: dict[PhaseName, Range] | None = None
         self._reached: dict[tuple[PhaseName, int], float] = {}
         self._first_seen: dict[tuple[PhaseName, int, str], tuple[datetime, float]] = {}
