@@ -23,7 +23,7 @@ def run_logged(layout: Layout, plan_id: str) -> Iterator[None]:
         plan_id: The plan.
     """
     file = layout.orchestrator_logs / f"{plan_id}.jsonl"
-    with run_identified(), _shown_in_ui(), plan_logged(layout, plan_id), logged_to(file, "prefect"):
+    with run_identified(), shown_in_ui(), plan_logged(layout, plan_id), logged_to(file, "prefect"):
         yield
 
 
@@ -39,7 +39,7 @@ def run_identified() -> Iterator[None]:
 
 
 @contextmanager
-def _shown_in_ui() -> Iterator[None]:
+def shown_in_ui() -> Iterator[None]:
     """Send what ``core`` logs to the Prefect API, as sentences, unless that is set up already."""
     log = logging.getLogger("core")
     if any(isinstance(handler, APILogHandler) for handler in log.handlers):

@@ -4,12 +4,14 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from core.can.features import FEATURE_VERSION, iter_graphs, whole_windows
 from core.can.graph_store import (
+    MANIFEST,
     STORE_VERSION,
     CaptureEntry,
     GraphStore,
@@ -42,6 +45,8 @@ from settings.graph import GraphSettings
 
 _log = logging.getLogger(__name__)
 _LOCK_POLL_S = 0.1
+_ASIDE = ".tmp"
+"""Ending of the folder in which a store is built, or taken apart."""
 
 
 def build_graph_store(
@@ -80,6 +85,8 @@ def build_graph_store(
                 with _renamed_when_complete(folder) as temporary:
                     build = _Build(dataset, digest, data_digest, own, settings, temporary, emit)
                     build.run(sorted(captures, key=lambda c: (c.role == "test", c.path.as_posix())))
+            else:
+                os.utime(folder / MANIFEST)  # see delete_unused_store
     except OSError as error:
         raise GraphStoreError(f"cannot write the graph store {folder}: {error}") from error
     manifest = read_manifest(folder)
@@ -153,6 +160,33 @@ def _only_builder(cache_dir: Path, digest: str) -> Iterator[None]:
         yield
 
 
+def delete_unused_store(folder: Path, unused_since: datetime) -> bool:
+    """Delete a store that nobody has built or found since some time; what is open stays readable.
+
+    Args:
+        folder: The store, or what a builder that was killed left of one.
+        unused_since: A time, with its zone.
+
+    Returns:
+        Whether it is gone; False if it is being built, or was found again meanwhile.
+
+    Raises:
+        OSError: It cannot be deleted; it is whole, or no store any more.
+    """
+    digest = folder.name.removesuffix(_ASIDE)
+    with (folder.parent / f"{digest}.lock").open("w") as lock:
+        if not _try_lock(lock):
+            return False
+        aside, manifest = folder.with_name(f"{digest}{_ASIDE}"), folder / MANIFEST
+        if folder != aside and folder.exists():
+            if manifest.exists() and manifest.stat().st_mtime > unused_since.timestamp():
+                return False
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)  # at once: a store is whole or not there
+        shutil.rmtree(aside)
+        return True
+
+
 def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +198,7 @@ def _try_lock(file: IO[str]) -> bool:
 @contextmanager
 def _renamed_when_complete(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``folder`` at the end, or goes after an error."""
-    temporary = folder.with_name(f"{folder.name}.tmp")
+    temporary = folder.with_name(f"{folder.name}{_ASIDE}")
     shutil.rmtree(temporary, ignore_errors=True)  # of a builder that was killed
     temporary.mkdir()
     try:
