@@ -17,6 +17,7 @@ from settings.models import ModelSettings
 from settings.problems import explain
 from settings.resources import ResourceSettings
 from settings.retention import RetentionSettings
+from settings.scheduling import SchedulingSettings
 from settings.sources import ENV_PREFIX, Origin, read_environment, read_file, read_overrides
 from settings.storage import StorageSettings
 from settings.tracking import TrackingSettings
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     models: ModelSettings = Field(default_factory=lambda: ModelSettings.model_validate({}))
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

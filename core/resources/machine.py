@@ -3,7 +3,7 @@
 import importlib.metadata
 import logging
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Gpu:
         vram_total_mib: Its memory; the machine's RAM where the two are one.
         driver: Version of the driver.
         compute_capability: Major and minor number.
+        uuid: Of the board or slice; empty where an earlier release described it.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Gpu:
     vram_total_mib: float
     driver: str
     compute_capability: tuple[int, int]
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,17 @@ class Machine:
             return "fp32"
         return "bf16" if self.gpus[0].compute_capability >= (8, 0) else "fp16"
 
+    def with_gpu(self, gpu: Gpu) -> "Machine":
+        """What a process sees of it that is given one GPU only."""
+        return replace(self, gpus=(gpu,))
 
-def probe_machine(nvml: Any = pynvml) -> Machine:
+
+def probe_machine(nvml: Any = pynvml, every_slice: bool = False) -> Machine:
     """Describe this machine; loads neither torch nor a CUDA context.
 
     Args:
         nvml: The module ``pynvml``, or one with its functions.
+        every_slice: Whether all MIG slices of a board count; a process by itself would use the first one.
     """
     ram_total_mib = Ram().measure()[0] / MIB
     cpus = num_cpus()
@@ -89,12 +96,12 @@ def probe_machine(nvml: Any = pynvml) -> Machine:
         platform=platform.platform(),
         python_version=platform.python_version(),
         torch_version=_torch_version(),
-        gpus=_describe_gpus(nvml, ram_total_mib),
+        gpus=_describe_gpus(nvml, ram_total_mib, every_slice),
     )
 
 
-def _describe_gpus(nvml: Any, ram_total_mib: float) -> tuple[Gpu, ...]:
-    driver = Driver(nvml)
+def _describe_gpus(nvml: Any, ram_total_mib: float, every_slice: bool) -> tuple[Gpu, ...]:
+    driver = Driver(nvml, every_slice=every_slice)
     found = []
     for device in driver.devices():
         try:
@@ -119,6 +126,7 @@ def _describe_gpu(nvml: Any, device: Device, ram_total_mib: float) -> Gpu:
         vram_total_mib=vram_total_mib,
         driver=nvml.nvmlSystemGetDriverVersion(),
         compute_capability=(major, minor),
+        uuid=device.uuid,
     )
 
 

@@ -54,14 +54,21 @@ class Driver:
     Args:
         nvml: The module ``pynvml``, or one with its functions.
         clock: Seconds that only grow.
+        every_slice: See ``visible_devices``.
 
     Attributes:
         reason: What broke it, or why there never was one; None as long as all is well.
         num_connections: How often it was made: with each, what was got from the one before is void.
     """
 
-    def __init__(self, nvml: Any = pynvml, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        nvml: Any = pynvml,
+        clock: Callable[[], float] = time.monotonic,
+        every_slice: bool = False,
+    ) -> None:
         self.nvml = nvml
+        self._every_slice = every_slice
         self.reason: str | None = None
         self.num_connections = 0
         self._clock = clock
@@ -99,7 +106,7 @@ class Driver:
             self.nvml.nvmlInit()
             self._connected = True
             self.num_connections += 1
-            found = {device.uuid: device for device in visible_devices(self.nvml)}
+            found = {device.uuid: device for device in visible_devices(self.nvml, self._every_slice)}
         except pynvml.NVMLError as error:
             self.reason = str(error)
         gone = {known.uuid: replace(known, board=None, slice=None) for known in self._devices}
@@ -108,7 +115,7 @@ class Driver:
         self._devices = tuple((gone | found).values())  # those known before keep their places
 
 
-def visible_devices(nvml: Any) -> list[Device]:
+def visible_devices(nvml: Any, every_slice: bool = False) -> list[Device]:
     """Find the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, as CUDA reads it.
 
     Entries are indices, UUIDs (their unique beginning is enough) or UUIDs of MIG slices; what follows the
@@ -118,20 +125,22 @@ def visible_devices(nvml: Any) -> list[Device]:
 
     Args:
         nvml: The initialised library.
+        every_slice: Whether all slices of a board count, not only the first.
 
     Raises:
         NVMLError: The driver does not answer.
     """
     boards = [_board(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+    num_slices = None if every_slice else 1
     entries = os.environ.get("CUDA_VISIBLE_DEVICES")
     if entries is None:
-        return [_first_slice(nvml, board) for board in boards if board]
+        return [piece for board in boards if board for piece in _pieces(nvml, board)[:num_slices]]
     chosen: list[Device] = []
     for entry in (entry.strip() for entry in entries.split(",")):
-        if (device := _named(nvml, entry, boards)) is None:
+        if not (named := _named(nvml, entry, boards)):
             break
-        chosen.append(device)
-    return chosen
+        chosen += named[:num_slices]
+    return list({device.uuid: device for device in chosen}.values())
 
 
 def _board(nvml: Any, index: int) -> Device | None:
@@ -143,19 +152,20 @@ def _board(nvml: Any, index: int) -> Device | None:
         return None
 
 
-def _named(nvml: Any, entry: str, boards: Sequence[Device | None]) -> Device | None:
+def _named(nvml: Any, entry: str, boards: Sequence[Device | None]) -> list[Device]:
     if entry.isdecimal():
         board = boards[int(entry)] if int(entry) < len(boards) else None
-        return board and _first_slice(nvml, board)
+        return _pieces(nvml, board) if board else []
     if entry.startswith("MIG-"):
         slices = [piece for board in boards if board for piece in _slices(nvml, board)]
-        return next((piece for piece in slices if piece.uuid == entry), None)
+        return [piece for piece in slices if piece.uuid == entry]
     found = [board for board in boards if board and entry and board.uuid.startswith(entry)]
-    return _first_slice(nvml, found[0]) if len(found) == 1 else None
+    return _pieces(nvml, found[0]) if len(found) == 1 else []
 
 
-def _first_slice(nvml: Any, board: Device) -> Device:
-    return next(iter(_slices(nvml, board)), board)
+def _pieces(nvml: Any, board: Device) -> list[Device]:
+    """What CUDA takes for one GPU each: a board's slices, or else the board."""
+    return _slices(nvml, board) or [board]
 
 
 def _slices(nvml: Any, board: Device) -> list[Device]:

@@ -69,8 +69,8 @@ def test_gpus_are_described_and_the_driver_is_let_go() -> None:
         Board("GPU-a", name="NVIDIA H100"), Board("GPU-b", name="NVIDIA L4", vram_total_mib=23_034)
     )
     assert probe_machine(nvml).gpus == (
-        Gpu(0, "NVIDIA H100", 81_559.0, "570.1", (9, 0)),
-        Gpu(1, "NVIDIA L4", 23_034.0, "570.1", (9, 0)),
+        Gpu(0, "NVIDIA H100", 81_559.0, "570.1", (9, 0), "GPU-a"),
+        Gpu(1, "NVIDIA L4", 23_034.0, "570.1", (9, 0), "GPU-b"),
     )
     assert nvml.num_users == 0
 
