@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from settings.data import DataSettings
 from settings.dataset import DatasetSettings
+from settings.drift import DriftSettings
 from settings.errors import SettingsError
 from settings.graph import GraphSettings
 from settings.models import ModelSettings
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    drift: DriftSettings = Field(default_factory=DriftSettings)
 
     @classmethod
     def settings_customise_sources(

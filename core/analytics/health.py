@@ -15,7 +15,7 @@ Level: TypeAlias = Literal["bad", "warn", "note"]
 _LEVELS: tuple[Level, ...] = ("bad", "warn", "note")
 TIGHT = 0.9
 """Share of memory from which on headroom is small."""
-_LEAST_DISK_MIB = 5 * 1024.0
+LEAST_DISK_MIB = 5 * 1024.0
 _FEW_PLANS = 5.0
 NOT_MEASURED = "Not measured:"
 _WORTH_A_LOOK = frozenset({"data_wait", "idle", "memory_bound", "launch_bound"})
@@ -125,7 +125,7 @@ def _disk(dashboard: Dashboard) -> Iterator[Finding]:
         return
     num_more = float("inf") if outlook.num_more is None else outlook.num_more
     text = f"{format_memory(outlook.free_mib)} are free; {format_memory(outlook.used_mib)} went meanwhile."
-    if outlook.free_mib < _LEAST_DISK_MIB or num_more < 1:
+    if outlook.free_mib < LEAST_DISK_MIB or num_more < 1:
         yield Finding("bad", "the disk is nearly full", text)
     elif num_more < _FEW_PLANS:
         yield Finding("warn", f"the disk has room for {int(num_more)} more plans like this", text)
