@@ -13,6 +13,7 @@ from core.planning.attempt import MAX_RETRIES
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.chain import Chain, Listener
+from core.planning.disk import require_room
 from core.planning.lock import hold
 from core.planning.machine import describe_machine
 from core.planning.plan import Plan, choose_datasets, create_plan
@@ -75,7 +76,9 @@ class RetrainingCoordinator:
 
         Raises:
             SettingsError: An unknown dataset, none to be found, or no GPU where one is asked for.
+            RetrainError: The disk is nearly full.
         """
+        require_room(self.settings)
         describe_machine(self.machine, self.settings.training)
         choose_datasets(self.settings, datasets, priority_datasets)
 
@@ -92,7 +95,12 @@ class RetrainingCoordinator:
             LOG.warning("%s", caution)
 
     def begin(self, plan: Plan) -> None:
-        """Put the plan into the log, with where other plans stand: see ``core.planning.audit``."""
+        """Put the plan into the log, with where other plans stand: see ``core.planning.audit``.
+
+        Raises:
+            RetrainError: The disk is nearly full.
+        """
+        require_room(self.settings)
         self.warn()
         self._emit(plan.plan_id, plan.created(unnamed_heads(self.log)))
 
@@ -118,6 +126,7 @@ class RetrainingCoordinator:
 
         Raises:
             SettingsError: No such plan, it has nothing left to do, or no GPU where the plan asks for one.
+            RetrainError: The disk is nearly full.
         """
         state = self.state(plan_id)
         if state.created is None:
@@ -125,6 +134,7 @@ class RetrainingCoordinator:
             raise SettingsError(f"no plan {plan_id} in {self.log.location}; known plans: {known}")
         if state.status == "completed":
             raise SettingsError(f"plan {plan_id} has nothing left to do; python -m flows.analyze shows it")
+        require_room(self.settings)
         describe_machine(self.machine, state.settings_in(self.layout.root).training)
         return [f"{d}/{p}" for d in state.datasets for p in state.remaining(d)]
 

@@ -22,11 +22,11 @@ from core.events.telemetry_files import merge_files
 from core.logs import logged_to
 from core.planning.analysis import analyze_plans
 from core.planning.audit import readable
+from core.planning.disk import disk_shortage
 from core.planning.plan_state import PLAN_STATE
-from core.planning.retention import Item, Removal, choose_removals, shortage
+from core.planning.retention import Item, Removal, choose_removals
 from core.planning.survey import num_bytes_below, survey
 from settings.app import Settings
-from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.retention import RetentionSettings
 
@@ -103,28 +103,6 @@ def maintain_outputs(
         for problem in report.problems:
             _LOG.warning("%s", problem)
     return report
-
-
-def require_room(settings: Settings) -> None:
-    """Refuse to begin a plan where the disk is nearly full.
-
-    Raises:
-        RetrainError: Less than ``retention.min_free_gib`` is free; it says what to do.
-    """
-    if problem := disk_shortage(settings.output_dir, settings.retention):
-        raise RetrainError(problem)
-
-
-def disk_shortage(output_dir: Path, policy: RetentionSettings) -> str:
-    """Why no plan may begin in an output directory for lack of room; empty if one may.
-
-    Args:
-        output_dir: It need not be there.
-        policy: What the settings say.
-    """
-    folder = output_dir.absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shortage(shutil.disk_usage(existing).free, output_dir, policy)
 
 
 def describe(removal: Removal, root: Path) -> str:
