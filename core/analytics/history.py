@@ -63,7 +63,8 @@ def phase_history(streams: Iterable[Sequence[Event]]) -> dict[PhaseKey, PhaseEst
     for record in filter(None, map(record_plan, streams)):
         for (dataset, phase), run in record.phases.items():
             if run.completed and run.peak_mib is not None:
-                key = PhaseKey(dataset, phase, record.device_name, record.conditions[0])
+                device_name = run.device_name or record.device_name
+                key = PhaseKey(dataset, phase, device_name, record.conditions[0])
                 runs[key].append((record, run))
     return {key: _estimate(values) for key, values in sorted(runs.items())}
 

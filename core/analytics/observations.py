@@ -27,6 +27,7 @@ from core.events.resource_facts import (
     InputAdjusted,
     PackLimitChanged,
     PackLimitChosen,
+    PhaseAdmitted,
     RecommendationJudged,
     StorePlaced,
 )
@@ -156,6 +157,7 @@ class PhaseRun:
         attempts: Attempts begun.
         micro_batch_size: Of the last attempt.
         placement: Where it read its graphs from; empty where unknown.
+        device_name: What its last attempt ran on; empty where that was the plan's own device.
     """
 
     models: Mapping[str, ModelRun] = field(default_factory=dict)
@@ -166,6 +168,7 @@ class PhaseRun:
     attempts: int = 0
     micro_batch_size: int = 0
     placement: str = ""
+    device_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,7 @@ class _Builder:
     judged: list[RecommendationJudged] = field(default_factory=list)
     started: dict[_Phase, PhaseStarted] = field(default_factory=dict)
     placements: dict[_Phase, str] = field(default_factory=dict)
+    devices: dict[_Phase, str] = field(default_factory=dict)
     ooms: dict[_Phase, list[OutOfMemory]] = field(default_factory=lambda: defaultdict(list))
     epochs: dict[_Model, dict[int, EpochNumbers]] = field(default_factory=lambda: defaultdict(dict))
     binds: dict[_Model, str] = field(default_factory=dict)
@@ -307,6 +311,8 @@ class _Builder:
             case EpochFinished():
                 numbers = EpochNumbers._make(_EPOCH_NUMBERS(fact))
                 self.epochs[fact.dataset, fact.phase, fact.model][fact.epoch] = numbers
+            case PhaseAdmitted():
+                self.devices[fact.dataset, fact.phase] = fact.device_name
             case StorePlaced():
                 self.placements[fact.dataset, fact.phase] = fact.placement
             case PackLimitChosen():
@@ -336,6 +342,7 @@ class _Builder:
             attempts=len(attempts),
             micro_batch_size=started.micro_batch_size,
             placement=self.placements.get(key, ""),
+            device_name=self.devices.get(key, ""),
         )
 
 
@@ -359,6 +366,7 @@ _RELEVANT = {
         PhaseStarted,
         PhaseFailed,
         PhaseFinished,
+        PhaseAdmitted,
         StorePlaced,
         PackLimitChosen,
         PackLimitChanged,

@@ -5,7 +5,7 @@ but a ``TYPE`` may not. A changed shape gets a higher ``VERSION`` and an upcaste
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from core.errors import DamagedLogError, UnknownEventError
@@ -19,7 +19,7 @@ class PlanCreated(Fact):
     """A plan was made: which phases of which datasets will run, and why."""
 
     TYPE: ClassVar[str] = "plan_created"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     steps: list[dict[str, Any]]
     """One per dataset and phase: dataset, phase, action (`run` or `skip`), reason, settings_digest."""
     settings: dict[str, Any]
@@ -28,6 +28,8 @@ class PlanCreated(Fact):
     previous: list[dict[str, Any]]
     """Where other plans stood, those that had gone on since an earlier plan named them: plan, and number,
     position and sha256 of its last segment."""
+    priority: list[str] = field(default_factory=list)
+    """Datasets that go before others, on workers and where phases wait for a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

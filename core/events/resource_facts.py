@@ -22,6 +22,27 @@ class StorePlaced(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseAdmitted(Fact):
+    """A phase on a worker got the slots that its attempt runs within: see ``core.planning.admission``."""
+
+    TYPE: ClassVar[str] = "phase_admitted"
+    dataset: str
+    phase: str
+    limit: str
+    """Name of the limit in Prefect."""
+    slots: int
+    """MiB of a GPU, all that the process may take of it; or cores."""
+    device_name: str
+    gpu_uuid: str
+    """Of the GPU or MIG slice; empty for processors."""
+    vram_limit_mib: int
+    """Most VRAM that its tensors may fill; 0 on processors."""
+    waited_s: float
+    reason: str
+    """What the number of slots rests on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackLimitChosen(Fact):
     """It was decided how much one forward/backward of a model may hold, and what binds it."""
 

@@ -40,6 +40,10 @@ UPCASTERS: Mapping[tuple[str, int], Upcaster] = {
     ("config_recommended", 1): lambda payload: {**payload, "advice": []},
     # 0.4.0: epochs say how long validation took.
     ("epoch_finished", 2): lambda payload: {**payload, "validation_s": None},
+    # 0.5.0: a plan says which datasets go first.
+    ("plan_created", 2): lambda payload: {**payload, "priority": []},
+    # 0.5.0: a chain says which process works on it.
+    ("chain_started", 1): lambda payload: {**payload, "holder": ""},
 }
 
 

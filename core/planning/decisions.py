@@ -23,6 +23,7 @@ from core.events.resource_facts import (
     InputAdjusted,
     PackLimitChanged,
     PackLimitChosen,
+    PhaseAdmitted,
     RecommendationJudged,
     StorePlaced,
 )
@@ -69,6 +70,9 @@ def sentences(fact: Fact) -> list[Sentence]:
         if said := about(fact):
             return [said]
     match fact:
+        case PhaseAdmitted():
+            waited = f" after {duration(fact.waited_s)}" if fact.waited_s >= 1 else ""
+            return [("info", f"{fact.dataset} {fact.phase}", f"gets {granted(fact)}{waited}")]
         case PhaseStarted():
             again = [f"attempt {fact.attempt} begins"] * (fact.attempt > 1)
             tone, where = "warn" if again else "info", f"{fact.dataset} {fact.phase}"
@@ -81,6 +85,11 @@ def sentences(fact: Fact) -> list[Sentence]:
             ]
             return [("info", "", f"advice for next time: {', '.join(changes) or 'change nothing'}")]
     return []
+
+
+def granted(fact: PhaseAdmitted) -> str:
+    """What a phase runs within: ``12288 MiB of NVIDIA H100``, ``4 cores of ...``."""
+    return f"{fact.slots} {'MiB' if fact.gpu_uuid else 'cores'} of {fact.device_name}"
 
 
 def stopped_early(num_done: int, num_epochs: int, patience: int) -> str:

@@ -41,6 +41,7 @@ class Plan:
         settings: The settings it was made with.
         machine: The machine it was made for.
         force: Whether everything is retrained.
+        priority: Datasets that go first.
     """
 
     plan_id: str
@@ -49,6 +50,7 @@ class Plan:
     settings: Settings
     machine: dict[str, Any]
     force: bool
+    priority: tuple[str, ...] = ()
 
     @property
     def datasets(self) -> list[str]:
@@ -64,6 +66,7 @@ class Plan:
             machine=self.machine,
             force=self.force,
             previous=list(previous),
+            priority=list(self.priority),
         )
 
 
@@ -96,7 +99,8 @@ def create_plan(
     steps = [step for name in names for step in _steps(name, settings, view, force)]
     now = datetime.now(UTC)
     plan_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    return Plan(plan_id, tuple(steps), absent, settings, machine, force)
+    first = tuple(name for name in names if name in priority)
+    return Plan(plan_id, tuple(steps), absent, settings, machine, force, first)
 
 
 def choose_datasets(

@@ -25,7 +25,7 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.projection import Projection
-from core.events.resource_facts import PackLimitChanged, PackLimitChosen
+from core.events.resource_facts import PackLimitChanged, PackLimitChosen, PhaseAdmitted
 from core.planning.phases import GRAPHS
 from core.resources.failures import OOM_KINDS
 from settings.app import Settings
@@ -49,6 +49,8 @@ class PhaseState:
         micro_batch_size: Graphs per forward/backward of the last attempt; 0 before the first.
         pack_graphs: Most graphs of a pack by the last limit that this attempt told; None before it told any.
         lacking_graphs: The same of the last attempt that ran out of memory.
+        admitted: What the last attempt was granted; None where nobody had to ask.
+        lacking_mib: VRAM that the last attempt that ran out of it had been granted, MiB.
     """
 
     status: PhaseStatus = "pending"
@@ -59,6 +61,8 @@ class PhaseState:
     micro_batch_size: int = 0
     pack_graphs: int | None = None
     lacking_graphs: int | None = None
+    admitted: PhaseAdmitted | None = None
+    lacking_mib: int | None = None
     progressed: bool = False
     """Whether this attempt wrote a checkpoint."""
 
@@ -195,6 +199,7 @@ def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
             | CheckpointWritten()
             | PackLimitChosen()
             | PackLimitChanged()
+            | PhaseAdmitted()
         ):
             key = (fact.dataset, GRAPHS if isinstance(fact, GraphsLost) else fact.phase)
             old = state.phases.get(key, PhaseState())
@@ -220,6 +225,7 @@ _RELEVANT = {
         CheckpointWritten,
         PackLimitChosen,
         PackLimitChanged,
+        PhaseAdmitted,
     )
 }
 
@@ -237,6 +243,8 @@ def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
             }
         case CheckpointWritten():
             changes = {"progressed": True}
+        case PhaseAdmitted():
+            changes = {"admitted": fact}
         case PackLimitChosen():
             changes = {"pack_graphs": fact.limit.get("graphs")}
         case PackLimitChanged():
@@ -250,12 +258,19 @@ def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:
                 "failures": (*phase.failures, (fact.kind, fact.message)),
                 "num_fruitless": 0 if phase.progressed else phase.num_fruitless + 1,
                 "lacking_graphs": phase.pack_graphs if fact.kind in OOM_KINDS else phase.lacking_graphs,
+                "lacking_mib": _lacking_mib(phase, fact),
             }
         case PhaseSkipped():
             changes = {"status": "blocked", "reason": fact.reason}
         case GraphsLost():
             changes = {"status": "pending", "reason": "its graphs are gone"}
     return replace(phase, **changes)
+
+
+def _lacking_mib(phase: PhaseState, failed: PhaseFailed) -> int | None:
+    granted = phase.admitted
+    ran_out = granted and granted.gpu_uuid and failed.kind in OOM_KINDS and failed.kind != "host_oom"
+    return granted.slots if granted and ran_out else phase.lacking_mib
 
 
 PLAN_STATE: Projection[PlanState] = Projection(PlanState(phases={}, graphs={}), _apply)

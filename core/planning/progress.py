@@ -37,10 +37,12 @@ from core.events.resource_facts import (
     InputAdjusted,
     PackLimitChanged,
     PackLimitChosen,
+    PhaseAdmitted,
     RecommendationJudged,
     StorePlaced,
 )
 from core.logs import headline, identified, logged_to
+from core.planning.decisions import granted
 from core.resources.failures import OOM_KINDS
 from core.resources.readings import MIB
 from core.training.packs import PackLimit
@@ -160,6 +162,12 @@ def _(fact: GraphsBuilt) -> Iterator[Line]:
 @sentences.register
 def _(fact: GraphsLost) -> Iterator[Line]:
     yield logging.WARNING, f"{fact.dataset}: its graphs are gone from {fact.path}: they are built again"
+
+
+@sentences.register
+def _(fact: PhaseAdmitted) -> Iterator[Line]:
+    waited = f" after {fact.waited_s:.0f} s" if fact.waited_s >= 1 else ""
+    yield logging.INFO, f"{fact.dataset}: {fact.phase} gets {granted(fact)}{waited}: {fact.reason}"
 
 
 @sentences.register
