@@ -135,23 +135,33 @@ def _identify(storage: StorageSettings) -> str:
         )
     store = _open(storage, "")
     attempt(store, lambda: store.put_if_absent(*_IDENTITY, uuid.uuid4().hex.encode()))
-    return attempt(store, lambda: store.read(*_IDENTITY).decode())
+    return attempt(store, lambda: store.read(*_IDENTITY)).decode(errors="replace")
 
 
 def _require_identity(bound: _Binding, layout: Layout) -> None:
-    store = _open(bound.storage, "")
-    try:
-        found = attempt(store, lambda: store.read(*_IDENTITY).decode(errors="replace"))
-    except StorageError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
-        found = ""
-    if found != bound.identity:
+    found = read_blob(_open(bound.storage, ""), *_IDENTITY)
+    if found != bound.identity.encode():
         raise StorageError(
             f"{bound.storage.place} is not the storage that {layout.root} is bound to ({POINTER}): "
             f"{'another one lies there' if found else 'nothing lies there'}; is it mounted, and is the "
             "endpoint the same?"
         )
+
+
+def read_blob(store: SegmentStore, stream: str, name: str) -> bytes | None:
+    """A blob of a store; None if there is no such one.
+
+    Raises:
+        StorageError: The store cannot be read.
+    """
+
+    def read() -> bytes | None:
+        try:
+            return store.read(stream, name)
+        except FileNotFoundError:
+            return None
+
+    return attempt(store, read)
 
 
 def attempt(store: SegmentStore, use: Callable[[], _T]) -> _T:

@@ -5,15 +5,15 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from core.can.digest import digest_captures
 from core.can.registry import find_captures, known_datasets
-from core.errors import CaptureError
+from core.errors import ArtifactError, CaptureError
 from core.events.catalogue import ModelSaved, PlanCreated
 from core.planning.phases import EVALUATION, GRAPHS, MODEL_PHASES, PARENT, PHASES, settings_digest
 from core.planning.registry_view import RegistryView
+from core.planning.shared_files import SharedFiles, model_path, shared_files
 from settings.app import Settings
 from settings.errors import SettingsError
 from settings.layout import Layout
@@ -96,7 +96,8 @@ def create_plan(
         SettingsError: An unknown dataset, or none to be found.
     """
     names, absent = choose_datasets(settings, datasets, priority)
-    steps = [step for name in names for step in _steps(name, settings, view, force)]
+    files = shared_files(Layout(settings.output_dir))
+    steps = [step for name in names for step in _steps(name, settings, view, force, files)]
     now = datetime.now(UTC)
     plan_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     first = tuple(name for name in names if name in priority)
@@ -138,14 +139,17 @@ def choose_datasets(
     return sorted(chosen, key=lambda n: (n not in priority, chosen.index(n))), absent
 
 
-def _steps(dataset: str, settings: Settings, view: RegistryView, force: bool) -> Iterable[PlanStep]:
+def _steps(
+    dataset: str, settings: Settings, view: RegistryView, force: bool, files: SharedFiles | None
+) -> Iterable[PlanStep]:
     """Steps of one dataset: a phase whose parent runs has to run too."""
     reasons: dict[str, str] = {}
     current = _current_digest(dataset, settings, view)
     for phase in MODEL_PHASES:
         parent = PARENT.get(phase)
         inherited = f"its {parent} is retrained" if parent in reasons else ""
-        if reason := "forced" if force else _staleness(dataset, phase, settings, view, current) or inherited:
+        stale = "forced" if force else _staleness(dataset, phase, settings, view, current, files)
+        if reason := stale or inherited:
             reasons[phase] = reason
     evaluation = settings_digest(settings, dataset, EVALUATION)
     if reasons or view.evaluated.get(dataset) != evaluation:
@@ -171,7 +175,14 @@ def _current_digest(dataset: str, settings: Settings, view: RegistryView) -> str
         return ""  # the chain will say what is wrong when it looks for its captures
 
 
-def _staleness(dataset: str, phase: str, settings: Settings, view: RegistryView, current: str) -> str:
+def _staleness(
+    dataset: str,
+    phase: str,
+    settings: Settings,
+    view: RegistryView,
+    current: str,
+    files: SharedFiles | None,
+) -> str:
     """Why a saved model is missing or stale by what the log says; empty if it is neither."""
     model = view.models.get((dataset, phase))
     if model is None:
@@ -184,12 +195,26 @@ def _staleness(dataset: str, phase: str, settings: Settings, view: RegistryView,
     parent = view.models.get((dataset, PARENT[phase])) if phase in PARENT else None
     if parent and model.parent_sha256 != parent.sha256:
         return f"its {parent.phase} is a newer one ({model.parent_sha256[:8]} -> {parent.sha256[:8]})"
-    return model_damage(Layout(settings.output_dir), model)
+    return model_damage(Layout(settings.output_dir), model, files)
 
 
-def model_damage(layout: Layout, model: ModelSaved) -> str:
-    """What happened to a model's file since the log recorded it; empty if nothing did."""
-    path = layout.saved_models / Path(model.path).name
+def model_damage(layout: Layout, model: ModelSaved, files: SharedFiles | None = None) -> str:
+    """What happened to a model's file since the log recorded it; empty if nothing did.
+
+    Args:
+        layout: The output directory.
+        model: What the log says.
+        files: The storage that it is shared in, and fetched from if it is not here; None if it is not shared.
+
+    Raises:
+        StorageError: The shared storage cannot be read.
+    """
+    try:
+        path = model_path(layout, model)
+        if files:
+            files.fetch_model(model)
+    except ArtifactError as error:
+        return str(error)
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
