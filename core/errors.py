@@ -14,7 +14,11 @@
     |   `-- StorageError            shared storage cannot be used, or is not the right one
     |-- TrainingError           core.training: training cannot go on (non-finite loss, one class ...)
     |-- ArtifactError           a model or checkpoint file is damaged or does not fit
-    `-- TrainingProcessError    core.resources: the training process failed; carries the failure's kind
+    |-- TrainingProcessError    core.resources: the training process failed; carries the failure's kind
+    |-- LeaseHeldError          core.events: another process holds a lease, and lives
+    |   `-- ChainHeldError          core.planning: another process works on the dataset
+    `-- LeaseLostError          core.events: another process took a lease over
+        `-- ChainLostError          core.planning: another process works on the dataset by now
 """
 
 from settings.errors import RetrainError
@@ -77,3 +81,33 @@ class TrainingProcessError(RetrainError):
     def __reduce__(self) -> tuple[type["TrainingProcessError"], tuple[str, str, str | None]]:
         """Keep kind and report across process borders."""
         return (TrainingProcessError, (self.kind, str(self), self.report))
+
+
+class LeaseHeldError(RetrainError):
+    """Another process holds a lease, and lives.
+
+    Args:
+        holder: Who: ``host:pid:token``.
+        purpose: What it holds it for.
+        message: What to do; empty for the bare fact.
+    """
+
+    def __init__(self, holder: str, purpose: str, message: str = "") -> None:
+        super().__init__(message or f"{holder} holds it for {purpose}")
+        self.holder, self.purpose = holder, purpose
+
+    def __reduce__(self) -> tuple[type["LeaseHeldError"], tuple[str, str, str]]:
+        """Keep holder and purpose across process borders."""
+        return (type(self), (self.holder, self.purpose, str(self)))
+
+
+class LeaseLostError(RetrainError):
+    """Another process took a lease over, or it could not be renewed."""
+
+
+class ChainHeldError(LeaseHeldError):
+    """Another process works on the dataset; the message names it and says what to do."""
+
+
+class ChainLostError(LeaseLostError):
+    """Another process took a dataset's chain over, or may have: nothing more is written here."""

@@ -20,9 +20,19 @@ class Layout:
         return self.root / "events"
 
     @property
+    def leases(self) -> Path:
+        """Who works on which dataset, and that they live; not where shared storage has them."""
+        return self.root / "leases"
+
+    @property
     def telemetry(self) -> Path:
         """Resource samples: part of the log, in a folder of their own that is no stream."""
         return self.events / "telemetry"
+
+    @property
+    def unshared_telemetry(self) -> Path:
+        """Resource samples of chains that are worked on here, where shared storage has the rest."""
+        return self.root / "unshared_telemetry"
 
     @property
     def saved_models(self) -> Path:
@@ -58,6 +68,11 @@ class Layout:
     def process_logs(self) -> Path:
         """What the training processes logged (JSON lines) and printed, and why they failed."""
         return self.root / "process_logs"
+
+    @property
+    def watched(self) -> Path:
+        """What the sensors saw last: captures that they told of, and how scores of recent traffic lie."""
+        return self.root / "watched"
 
     @property
     def prefect_home(self) -> Path:

@@ -18,6 +18,19 @@ class ResourceSettings(Group):
         description="Seconds without progress (a step, a pack scored, a chunk read) after which a training "
         "process counts as hanging: its stacks are kept, it is killed and the phase tried again.",
     )
+    lease_s: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Seconds after which the dataset of a process that gives no sign of life (its machine is "
+        "lost, it is stopped, or it cannot reach the storage) is free for another; it gives up its own work "
+        "somewhat earlier.",
+    )
+    stop_grace_s: float = Field(
+        default=8.0,
+        ge=0.0,
+        description="Seconds that training has for a last checkpoint when a run is stopped (Ctrl-C, SIGTERM, "
+        "cancelled); then it is killed.",
+    )
     memory_limit_mib: int = Field(
         default=0,
         ge=0,

@@ -58,7 +58,10 @@ class ChainStarted(Fact):
     """Work on a dataset began."""
 
     TYPE: ClassVar[str] = "chain_started"
+    VERSION: ClassVar[int] = 2
     dataset: str
+    holder: str = ""
+    """The process that works on it, ``host:pid:token``; empty where an older release did not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,17 @@ class ChainFinished(Fact):
     dataset: str
     status: str
     duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainStopped(Fact):
+    """Work on a dataset was broken off, to be taken up again; what ran is interrupted."""
+
+    TYPE: ClassVar[str] = "chain_stopped"
+    dataset: str
+    holder: str
+    """The process that worked on it, as ``chain_started`` names it; nothing that it says later counts."""
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """State from events: a projection is an initial state and a pure step, nothing else."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -38,16 +38,31 @@ class Following(Generic[State]):
         log: The log.
         stream: The stream.
         projection: How its events are folded.
+
+    Attributes:
+        latest: The state at the last look.
     """
 
     def __init__(self, log: EventLog, stream: str, projection: Projection[State]) -> None:
         self._log, self._stream, self._projection = log, stream, projection
-        self._state, self._position = projection.initial, -1
+        self._position = -1
+        self.latest = projection.initial
 
     def state(self) -> State:
         """The state now; errors as in ``EventLog.read``."""
-        events = self._log.read(self._stream, after=self._position)
+        self._fold(self._log.read(self._stream, after=self._position))
+        return self.latest
+
+    def append(self, event: Event) -> None:
+        """Append an event right after the last one seen, and fold it.
+
+        Raises:
+            ConcurrencyError: Others were appended since: look at the state, and try again.
+            EventLogError: As in ``EventLog.append``.
+        """
+        self._fold(self._log.append([event], self._position))
+
+    def _fold(self, events: Sequence[Event]) -> None:
         if events:
-            self._state = self._projection.fold(events, self._state)
+            self.latest = self._projection.fold(events, self.latest)
             self._position = events[-1].position
-        return self._state

@@ -3,19 +3,23 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.analytics.history import PhaseEstimate, phase_history
 from core.can.digest import find_shared_captures
 from core.can.graph_store import open_graph_store
 from core.can.registry import Capture, find_captures
-from core.errors import ArtifactError, GraphStoreError, TrainingError, TrainingProcessError
+from core.errors import ArtifactError, ChainLostError, GraphStoreError, TrainingError, TrainingProcessError
 from core.events.catalogue import (
     CaptureRefused,
     CapturesDigested,
     ChainFinished,
     ChainStarted,
+    ChainStopped,
     Fact,
     GraphsBuilt,
     GraphsLost,
@@ -24,20 +28,22 @@ from core.events.catalogue import (
     PhaseFinished,
     PhaseSkipped,
     PhaseStarted,
-    to_event,
 )
 from core.events.open import open_log
 from core.events.projection import Following
 from core.logs import headline, identified
+from core.planning.admission import Placement
 from core.planning.attempt import Attempt, choose_attempt, may_retry
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
+from core.planning.claims import Claim, claimed
 from core.planning.machine import describe_machine
 from core.planning.pack_limits import fold_pack_limits
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import model_damage
 from core.planning.plan_state import PLAN_STATE, PhaseState, PlanState
-from core.planning.progress import ProgressLog
+from core.planning.progress import LOG, ProgressLog
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
+from core.planning.shared_files import shared_files
 from core.resources.failures import classify
 from core.resources.machine import probe_machine
 from core.resources.process import TrainingProcess
@@ -46,30 +52,48 @@ from settings.errors import RetrainError
 from settings.layout import Layout
 
 Listener = Callable[[Fact], None]
+Admit = Callable[["Chain", str], AbstractContextManager[Placement | None]]
+"""Waits for room for a phase, and gives it back when the context ends; None where there is no need to ask."""
+
+
+def at_once(chain: "Chain", phase: str) -> AbstractContextManager[None]:
+    """Admit a phase without asking anybody."""
+    del chain, phase
+    return nullcontext()
 
 
 class Chain:
     """Teacher, student, fusion and evaluation of one dataset within one plan.
 
     Everything it needs it folds from the log, so it may be begun anew at any time by anyone who knows the two
-    names. Used as a context manager: the training process lives as long as the context.
+    names. Used as a context manager: the dataset is held, and the training process lives, as long as the
+    context. An interrupt (Ctrl-C, a signal's exception) makes training write a checkpoint first.
 
     Args:
         output_dir: The plan's output directory.
         plan_id: The plan.
         dataset: The dataset.
         listener: Told every fact after it is in the log.
+        data_dir: Where captures are on this machine; None where the plan says.
+        admit: Entered for each attempt of a phase: waits until there is room for it.
 
     Attributes:
         layout: Where the plan's outputs are.
         settings: The plan's settings.
+        is_priority: Whether the plan has this dataset done before others.
 
     Raises:
         RetrainError: The plan is not in the log, or asks for a GPU where there is none.
     """
 
     def __init__(
-        self, output_dir: Path, plan_id: str, dataset: str, listener: Listener = lambda fact: None
+        self,
+        output_dir: Path,
+        plan_id: str,
+        dataset: str,
+        listener: Listener = lambda fact: None,
+        data_dir: Path | None = None,
+        admit: Admit = at_once,
     ) -> None:
         self.plan_id, self.dataset = plan_id, dataset
         self._log = open_log(Layout(output_dir))
@@ -78,33 +102,77 @@ class Chain:
         state = self._state()
         if state.created is None:
             raise RetrainError(f"plan {plan_id} is not in {self._log.location}")
-        self.settings = state.settings_in(output_dir)
-        self._machine = describe_machine(probe_machine(), self.settings.training)
+        self.settings = state.settings_in(output_dir, data_dir)
+        self.is_priority = dataset in state.created.priority
+        self._admit, self._probed = admit, probe_machine()
+        self._machine = describe_machine(self._probed, self.settings.training)
         self.layout = Layout(output_dir)
+        self._files = shared_files(self.layout)
         self._hang_timeout_s = self.settings.resources.hang_timeout_s
-        self._process = TrainingProcess(f"{plan_id}-{dataset}", self.layout.process_logs)
+        resources = self.settings.resources
+        self._process = TrainingProcess(
+            f"{plan_id}-{dataset}", self.layout.process_logs, resources.stop_grace_s
+        )
+        self._claim: Claim
+        self._ending = ExitStack()
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Say that work on the dataset begins, and whether the graphs it had are gone (they are a cache)."""
-        self.emit(ChainStarted(dataset=self.dataset))
-        if built := self._lost_graphs():
-            self.emit(GraphsLost(dataset=self.dataset, path=built.path))
+        """Hold the dataset, and say that work on it begins, and whether its graphs, a cache, are gone.
+
+        Raises:
+            ChainHeldError: Another process works on the dataset, for whatever plan.
+            EventLogError: The storage cannot be read or written.
+        """
+        with ExitStack() as ending:
+            self._claim = ending.enter_context(
+                claimed(
+                    self.dataset,
+                    self.plan_id,
+                    self._plan,
+                    self._log,
+                    self.layout,
+                    self._process,
+                    self.settings.resources.lease_s,
+                )
+            )
+            self.emit(ChainStarted(dataset=self.dataset, holder=self._claim.holder))
+            if built := self._lost_graphs():
+                self.emit(GraphsLost(dataset=self.dataset, path=built.path))
+            self._ending = ending.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the training process and say how the chain ended; an interrupted chain says nothing."""
-        self._process.stop()
-        if kind is None or issubclass(kind, Exception):
-            duration_s = time.monotonic() - self._began
-            status = "failed" if self.remaining() else "completed"
-            self.emit(ChainFinished(dataset=self.dataset, status=status, duration_s=duration_s))
+        """Stop the training process, say how the chain ended, and give the dataset back."""
+        with self._ending:
+            self._process.stop()
+            if isinstance(error, ChainLostError):
+                return  # another has the say
+            if error is None or isinstance(error, Exception):
+                duration_s = time.monotonic() - self._began
+                status = "failed" if self.remaining() else "completed"
+                self.emit(ChainFinished(dataset=self.dataset, status=status, duration_s=duration_s))
+            else:
+                self._say_stopped(error)
+
+    def _say_stopped(self, by: BaseException) -> None:
+        reason = f"{type(by).__name__} {by}".strip()
+        try:
+            self.emit(ChainStopped(dataset=self.dataset, holder=self._claim.holder, reason=reason))
+        except RetrainError as error:  # what ends the chain counts, and the plan can be resumed as it is
+            LOG.warning("%s: broken off (%s), which the log does not know: %s", self.dataset, reason, error)
 
     def emit(self, fact: Fact) -> None:
-        """Append a fact to the plan's stream, then log it for people and tell the listener."""
-        self._log.append([to_event(self.plan_id, fact)])
+        """Append a fact to the plan's stream, then log it for people and tell the listener.
+
+        Raises:
+            ChainLostError: Another process works on the dataset by now.
+        """
+        keep = self.settings.training.keep_checkpoints
+        with self._files.sharing(self.plan_id, fact, keep) if self._files else nullcontext():
+            self._claim.append(fact)
         self._say(fact)
         self._listener(fact)
 
@@ -131,31 +199,63 @@ class Chain:
         """
         attempt = self.next_attempt(phase)
         time.sleep(attempt.wait_s)
-        with identified(plan=self.plan_id, dataset=self.dataset, phase=phase, attempt=attempt.number):
-            self._run_attempt(phase, attempt)
+        ids = {"plan": self.plan_id, "dataset": self.dataset, "phase": phase, "attempt": attempt.number}
+        with identified(**ids), self._admit(self, phase) as placement:
+            try:
+                self._run_attempt(phase, attempt, placement)
+            finally:
+                if placement and placement.request.gpu:  # its memory is free before others get it
+                    self._process.stop()
 
-    def _run_attempt(self, phase: str, attempt: Attempt) -> None:
+    def stop_training(self) -> None:
+        """Kill the training process; the attempt under way fails as ``killed`` and may be tried again."""
+        self._process.stop()
+
+    def estimates(self, phase: str) -> dict[str, PhaseEstimate]:
+        """What a phase of this dataset took in past plans, by device name."""
+        history = phase_history(self._log.read(plan_id) for plan_id in self._log.streams())
+        wanted = (self.dataset, phase, self.settings.models.preset)
+        return {
+            key.device_name: estimate
+            for key, estimate in history.items()
+            if (key.dataset, key.phase, key.preset) == wanted
+        }
+
+    def _run_attempt(self, phase: str, attempt: Attempt, placement: Placement | None) -> None:
+        machine = self._machine
+        if placement:
+            if placement.request.gpu:
+                machine = describe_machine(
+                    self._probed.with_gpu(placement.request.gpu), self.settings.training
+                )
+            self.emit(placement.admitted(self.dataset, phase, machine))
         self.emit(
             PhaseStarted(
                 dataset=self.dataset,
                 phase=phase,
                 attempt=attempt.number,
-                device=self._machine["device"],
-                precision=self._machine["precision"],
+                device=machine["device"],
+                precision=machine["precision"],
                 micro_batch_size=attempt.micro_batch_size,
                 num_workers=attempt.num_workers,
                 prefetch_factor=attempt.prefetch_factor,
                 choices=list(attempt.choices),
             )
         )
-        self._process.environment = attempt.environment(os.environ)
+        self._process.environment = attempt.environment(os.environ) | (
+            placement.environment() if placement else {}
+        )
         began = time.monotonic()
         try:
             if phase == GRAPHS:
                 self._build_graphs()
             else:
                 job = self.job(phase, attempt)
+                if placement:
+                    settings = placement.settings(job.settings)
+                    job = replace(job, settings=settings, device_name=machine["device_name"])
                 self._require_models(phase)
+                self._fetch_checkpoints(phase)
                 self._process.run(
                     f"core.training.phases:{job.target}",
                     job,
@@ -269,13 +369,14 @@ class Chain:
 
     def next_attempt(self, phase: str) -> Attempt:
         """Settings of a phase's next attempt, chosen from the log."""
-        return choose_attempt(phase, self._phase(phase), self.settings, self._num_train())
+        return choose_attempt(phase, self.phase_state(phase), self.settings, self._num_train())
 
     def may_retry(self, phase: str) -> bool:
         """Whether a phase that failed is to be tried again, by the log."""
-        return may_retry(phase, self._phase(phase), self.settings, self._num_train())
+        return may_retry(phase, self.phase_state(phase), self.settings, self._num_train())
 
-    def _phase(self, phase: str) -> PhaseState:
+    def phase_state(self, phase: str) -> PhaseState:
+        """How a phase fared so far."""
         return self._state().phases[self.dataset, phase]
 
     def _num_train(self) -> int | None:
@@ -286,11 +387,22 @@ class Chain:
         """Refuse to go on from models that are not the saved ones; only a new plan trains those again."""
         models = self._models()
         while phase := PARENT.get(phase, ""):
-            if (model := models.get(phase)) and (damage := model_damage(self.layout, model)):
+            if not (model := models.get(phase)):
+                continue
+            if damage := model_damage(self.layout, model, self._files):
                 raise ArtifactError(
                     f"{self.dataset}: the {phase} model is needed, but {damage}: bring the file back, or "
                     "make a new plan (without --resume), which trains it again"
                 )
+            if self._files:
+                self._files.share_model(model)  # whoever takes the chain over needs it too
+
+    def _fetch_checkpoints(self, phase: str) -> None:
+        """Have the checkpoints here that another machine may have left."""
+        if self._files:
+            events = self._log.read(self.plan_id)
+            for refused in self._files.fetch_checkpoints(events, self.dataset, phase):
+                self.emit(refused)
 
     def _models(self) -> dict[str, ModelSaved]:
         """The dataset's last saved model of each phase.

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
+    ChainStopped,
     CheckpointWritten,
     EpochFinished,
     Fact,
@@ -33,7 +35,7 @@ from settings.app import Settings
 PhaseName = tuple[str, str]
 """Dataset and phase."""
 
-PhaseStatus = Literal["pending", "running", "completed", "failed", "skipped", "blocked"]
+PhaseStatus = Literal["pending", "running", "interrupted", "completed", "failed", "skipped", "blocked"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class PhaseState:
     """One phase of one dataset in one plan.
 
     Attributes:
-        status: Where it stands; ``skipped`` is up to date, ``blocked`` waits for a failed parent.
+        status: Where it stands; ``interrupted`` was stopped and goes on when the plan is resumed, ``skipped``
+            is up to date, ``blocked`` waits for a failed parent.
         reason: Why it is planned or skipped, or what the last failure said.
         attempts: Attempts begun.
         failures: Kind and message of each attempt that failed, in order.
@@ -79,7 +82,8 @@ class PlanState(NamedTuple):
         phases: State by (dataset, phase), in plan order.
         graphs: The graphs built or found for each dataset.
         created: The plan as made; None while the stream is empty.
-        open_chains: Datasets on which work began and has not ended.
+        open_chains: The process that works on each dataset on which work began and has not ended, as
+            ``chain_started`` names it; empty where nobody does any more, or nobody knows.
         data_dir: Where a resume said that captures are; None where the plan was made.
         status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
         started_at: When the plan was made.
@@ -91,7 +95,7 @@ class PlanState(NamedTuple):
     phases: Mapping[PhaseName, PhaseState]
     graphs: Mapping[str, GraphsBuilt]
     created: PlanCreated | None = None
-    open_chains: frozenset[str] = frozenset()
+    open_chains: Mapping[str, str] = MappingProxyType({})
     data_dir: str | None = None
     status: str = "running"
     started_at: datetime | None = None
@@ -116,17 +120,19 @@ class PlanState(NamedTuple):
         """Datasets with phases still to do, or whose chain has not said how it ended, in plan order."""
         return [name for name in self.datasets if name in self.open_chains or self.remaining(name)]
 
-    def settings_in(self, output_dir: Path) -> Settings:
+    def settings_in(self, output_dir: Path, data_dir: Path | None = None) -> Settings:
         """What the plan goes by, wherever its outputs and its captures are now.
 
         Args:
             output_dir: Where its outputs are.
+            data_dir: Where its captures are on this machine; None where the plan says.
         """
         planned = self.created.settings if self.created else {}
         settings = Settings(**{**planned, "output_dir": output_dir})
-        if self.data_dir is None:
+        found = data_dir or (Path(self.data_dir) if self.data_dir else None)
+        if found is None:
             return settings
-        return settings.model_copy(update={"data": settings.data.moved_to(Path(self.data_dir))})
+        return settings.model_copy(update={"data": settings.data.moved_to(found)})
 
     def remaining(self, dataset: str) -> list[str]:
         """Phases of a dataset still to do, in order."""
@@ -185,9 +191,8 @@ def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
             return state._replace(created=fact, phases=phases, session_began_at=at)
         case PlanFinished():
             return state._replace(status=fact.status)
-        case ChainStarted() | ChainFinished():
-            begun = {fact.dataset} if isinstance(fact, ChainStarted) else set()
-            return state._replace(open_chains=state.open_chains - {fact.dataset} | begun)
+        case ChainStarted() | ChainStopped() | ChainFinished():
+            return _apply_to_chain(state, fact)
         case GraphsBuilt():
             return state._replace(graphs={**state.graphs, fact.dataset: fact})
         case (
@@ -215,6 +220,7 @@ _RELEVANT = {
         PlanResumed,
         PlanFinished,
         ChainStarted,
+        ChainStopped,
         ChainFinished,
         GraphsBuilt,
         GraphsLost,
@@ -228,6 +234,24 @@ _RELEVANT = {
         PhaseAdmitted,
     )
 }
+
+
+def _apply_to_chain(state: PlanState, fact: ChainStarted | ChainStopped | ChainFinished) -> PlanState:
+    others = {name: who for name, who in state.open_chains.items() if name != fact.dataset}
+    match fact:
+        case ChainStarted():
+            return state._replace(open_chains={**others, fact.dataset: fact.holder})
+        case ChainFinished():
+            return state._replace(open_chains=others)
+    if state.open_chains.get(fact.dataset) != fact.holder:
+        return state  # another works on it by now
+    phases = {
+        name: replace(phase, status="interrupted", reason=fact.reason)
+        if name[0] == fact.dataset and phase.status == "running"
+        else phase
+        for name, phase in state.phases.items()
+    }
+    return state._replace(phases=phases, open_chains={**others, fact.dataset: ""})
 
 
 def _apply_to_phase(phase: PhaseState, fact: Fact) -> PhaseState:

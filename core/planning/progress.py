@@ -13,6 +13,7 @@ from core.analytics.results import ModelBottleneck
 from core.events.catalogue import (
     CaptureRefused,
     ChainFinished,
+    ChainStopped,
     CheckpointRefused,
     EpochFinished,
     Fact,
@@ -198,6 +199,11 @@ def _(fact: PhaseSkipped) -> Iterator[Line]:
 @sentences.register
 def _(fact: ChainFinished) -> Iterator[Line]:
     yield logging.INFO, f"{fact.dataset}: {fact.status} after {fact.duration_s:.0f} s"
+
+
+@sentences.register
+def _(fact: ChainStopped) -> Iterator[Line]:
+    yield logging.WARNING, f"{fact.dataset}: broken off ({fact.reason}); --resume goes on from where it was"
 
 
 @sentences.register

@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +29,7 @@ from core.resources.exits import classify_exit, count_oom_kills, oom_kill_counte
 from core.resources.process_report import top_frames
 from core.resources.process_state import ProcessState
 from core.resources.process_watch import Watch
-from core.resources.worker import CALL_MARK, HEARD, STACK_SIGNAL, Outcome
+from core.resources.worker import ALLOWED, CALL_MARK, HEARD, STACK_SIGNAL, STOP, STOPPED, Outcome
 
 _WORKER = "import sys; from core.resources.worker import main; main(int(sys.argv[1]), sys.argv[2])"
 _LOG = logging.getLogger(__name__)
@@ -56,9 +58,14 @@ class TrainingProcess:
     ``{log_dir}/{name}.jsonl``, with the ids of the caller; all else that it prints to ``{name}.log``, how it
     is to ``{name}.state.json``, and why it failed to a report beside them. POSIX only.
 
+    What interrupts a call (Ctrl-C, an exception that a signal's handler raises) never cuts a fact off: facts
+    are handed on in a thread of their own. The child is asked to write a checkpoint and to end, and killed if
+    it takes too long; what interrupts that kills it at once.
+
     Args:
         name: Name of the chain, used for the log file.
         log_dir: Folder of process logs; created if missing.
+        stop_grace_s: Time that the child has for its end when a call is interrupted, seconds.
 
     Attributes:
         peak_memory_mib: Peak of the last call (VRAM allocated if it used CUDA, else resident memory); None
@@ -66,14 +73,16 @@ class TrainingProcess:
         environment: Variables that children started from now on get besides this process's own.
     """
 
-    def __init__(self, name: str, log_dir: Path) -> None:
+    def __init__(self, name: str, log_dir: Path, stop_grace_s: float = 0.0) -> None:
         self.name = name
         self.log_path = log_dir / f"{name}.log"
+        self._stop_grace_s = stop_grace_s
+        self._allowed_until_s = math.inf
         self.peak_memory_mib: float | None = None
         self.environment: Mapping[str, str] = {}
         self._watch = Watch(name, log_dir, self.log_path.name)
         self._child: _Child | None = None
-        self._calling = threading.Lock()
+        self._calling, self._sending = threading.Lock(), threading.Lock()
 
     @property
     def is_alive(self) -> bool:
@@ -97,8 +106,8 @@ class TrainingProcess:
         Args:
             target: ``"package.module:function"``; called as ``function(*args, emit)``.
             args: Picklable arguments.
-            on_fact: Called here, in order, with each fact that the function emits; the function goes on when
-                it has returned.
+            on_fact: Called in order with each fact that the function emits, in a thread that this one waits
+                for; the function goes on when it has returned.
             timeout_s: Longest time without progress (a fact, or a beat of ``core.events.heartbeat``),
                 seconds; then the child counts as hanging and is killed. None waits for ever.
 
@@ -115,9 +124,9 @@ class TrainingProcess:
             call = _Call(target, timeout_s, oom_kill_counters(child.process.pid))
             self._watch.call_began(target, timeout_s)
             try:
-                with suppress(BrokenPipeError, ConnectionResetError):  # then receiving tells how it died
+                with suppress(BrokenPipeError, ConnectionResetError), self._sending:  # receiving tells why
                     child.connection.send((target, args, call.beat_interval_s, log_ids()))
-                value = self._returned(self._listen(child, call, on_fact), target)
+                value = self._returned(self._outcome(child, call, on_fact), target)
             except TrainingProcessError as error:
                 self._watch.failed(error)
                 self._kill()
@@ -127,6 +136,15 @@ class TrainingProcess:
                 raise
             self._watch.call_ended()
             return value
+
+    def allow_until(self, until_s: float) -> None:
+        """Let children live until a moment of ``time.monotonic``: then they kill themselves.
+
+        It needs nothing of this process, which may be stopped by then or wait for a disk.
+        """
+        self._allowed_until_s = until_s
+        if (child := self._child) and child.keeper.is_alive():
+            self._tell(child, ALLOWED + repr(until_s).encode())
 
     def stop(self) -> None:
         """Kill the child and its own children now; a call under way in another thread fails as ``killed``."""
@@ -157,8 +175,13 @@ class TrainingProcess:
             keeper.start()
             process = started.result()
         self._child = _Child(process, ours, keeper)
+        self.allow_until(self._allowed_until_s)
         self._watch.started(process.pid)
         return self._child
+
+    def _tell(self, child: _Child, message: bytes) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError), self._sending:
+            child.connection.send_bytes(message)
 
     def _kill(self) -> None:
         child, self._child = self._child, None
@@ -168,6 +191,36 @@ class TrainingProcess:
             if child.keeper.is_alive():
                 _LOG.error("process %s cannot be killed: it waits for a disk or driver", child.process.pid)
 
+    def _outcome(self, child: _Child, call: "_Call", on_fact: Emit) -> Outcome:
+        """Wait for a call; what interrupts it gives the child a chance to end well."""
+        outcome: Future[Outcome] = Future()
+
+        def listen() -> None:
+            try:
+                outcome.set_result(self._listen(child, call, on_fact))
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                outcome.set_exception(error)
+
+        threading.Thread(
+            target=copy_context().run, args=(listen,), name=f"facts-of-{self.name}", daemon=True
+        ).start()
+        try:
+            return outcome.result()
+        except BaseException:
+            if not outcome.done():  # it is this thread that was interrupted
+                self._end(child, call, outcome)
+            raise
+
+    def _end(self, child: _Child, call: "_Call", outcome: "Future[Outcome]") -> None:
+        call.is_ending = True
+        _LOG.info("%s: its training is asked to end within %g s", self.name, self._stop_grace_s)
+        try:
+            self._tell(child, STOP)
+            futures.wait([outcome], self._stop_grace_s)
+        finally:
+            self._kill()
+        futures.wait([outcome], _EXIT_S)  # the last fact is told by then
+
     def _listen(self, child: _Child, call: "_Call", on_fact: Emit) -> Outcome:
         """Hand on facts until the call ends, the child dies, or there was no progress for too long."""
         silent_s = 0.0
@@ -176,6 +229,8 @@ class TrainingProcess:
             try:
                 message = child.connection.recv() if child.connection.poll(slice_s) else None
             except (EOFError, ConnectionResetError):
+                if call.is_ending:
+                    return Outcome(None, STOPPED, "", 0.0)
                 raise self._died(child, call) from None
             if isinstance(message, Outcome):
                 return message
@@ -189,8 +244,7 @@ class TrainingProcess:
             self._watch.heard(message)
             if not isinstance(message, Beat):
                 on_fact(message)
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    child.connection.send_bytes(HEARD)
+                self._tell(child, HEARD)
 
     def _returned(self, outcome: Outcome, target: str) -> Any:
         self.peak_memory_mib = outcome.peak_memory_mib
@@ -271,6 +325,7 @@ class _Call:
 
     def __init__(self, target: str, timeout_s: float | None, oom_kill_counters: list[Path]) -> None:
         self.target = target
+        self.is_ending = False
         self.timeout_s = math.inf if timeout_s is None else timeout_s
         self.beat_interval_s = min(_SLICE_S, self.timeout_s / _BEATS_PER_TIMEOUT)
         self.oom_kill_counters = oom_kill_counters

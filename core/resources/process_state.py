@@ -11,7 +11,9 @@ still those.
 import glob
 import json
 import os
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from pydantic import TypeAdapter
 from core.resources.readings import MIB
 
 _ENDING = ".state.json"
+_DEATH_S = 10.0
 _DOUBTFUL_SHARE = 0.25
 _DOUBTFUL_S = 60.0
 """Silence after which a call may be hanging: this long, or this share of what it is granted."""
@@ -189,6 +192,20 @@ def read_process_statuses(folder: Path, beginning: str = "") -> list[ProcessStat
         except (OSError, ValueError) as error:
             statuses.append(ProcessStatus(name=name, state="unreadable", doing=str(error)))
     return statuses
+
+
+def kill_training(folder: Path, name: str) -> None:
+    """Kill what is left of a training process whose supervisor on this machine may no longer have one.
+
+    Args:
+        folder: ``process_logs``.
+        name: The training process's name: plan and dataset.
+    """
+    with suppress(OSError, ValueError):  # no state, or none that can be read: then nothing is known of it
+        state = ProcessState.read(folder / f"{name}{_ENDING}")
+        if (told := state.process) and (process := told.find()):
+            os.killpg(told.pid, signal.SIGKILL)
+            psutil.wait_procs([process], _DEATH_S)
 
 
 def look_at(state: ProcessState) -> ProcessStatus:

@@ -4,12 +4,18 @@ Started by ``core.resources.process.TrainingProcess``. The parent sends ``(targe
 ids)``; back come the facts of the call in order, each answered by ``HEARD``, then one ``Outcome``. A call
 goes on only when a fact of it was heard: nothing that it writes, such as a checkpoint, is ever ahead of the
 log. In between come beats, the latest every so often and only after progress, which nobody waits for.
+
+``STOP`` asks the call to end: one that heeds it (``core.events.stopping``) ends with an ``Outcome`` of its
+own, any other with the process. ``ALLOWED`` gives a moment of ``time.monotonic``, which is the same in both
+processes: then this one kills itself, unless it was allowed more by then. So it never outlives the right to
+do its work, whatever became of its parent.
 """
 
 import ctypes
 import faulthandler
 import importlib
 import logging
+import math
 import os
 import pickle
 import queue
@@ -17,6 +23,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from core.events import heartbeat
+from core.events.stopping import Stopped, ask_to_stop
 from core.logs import LogFile, identified
 from core.resources.failures import classify
 from core.resources.memory import forget_vram_peak, vram_peak_bytes
@@ -39,6 +47,15 @@ STACK_SIGNAL = signal.SIGUSR1
 HEARD = b"heard"
 """What the parent answers to a fact once it has done with it what it does."""
 
+STOP = b"stop"
+"""Asks the call under way to end."""
+
+ALLOWED = b"until "
+"""Precedes the moment until which the process may live."""
+
+STOPPED = "stopped"
+"""Failure class of a call that was asked to end."""
+
 CALL_MARK = "--- "
 """Begins the line of the log that begins a call."""
 
@@ -47,6 +64,7 @@ _LOG = logging.getLogger(__name__)
 Send = Callable[[Any], None]
 
 _PR_SET_PDEATHSIG = 1
+_LONGEST_SLEEP_S = 1.0
 _TRACEBACK_LINES = 12
 
 
@@ -130,6 +148,8 @@ def _call(request: bytes, emit: Send, send: Send) -> Outcome:
             _LOG.info("%s begins", target)
             value = getattr(importlib.import_module(module), function)(*args, emit)
         return Outcome(value, None, "", _peak_memory_mib())
+    except Stopped:
+        return Outcome(None, STOPPED, "it was asked to end", _peak_memory_mib())
     except BaseException as error:  # noqa: BLE001 - SystemExit too: whatever ends a call is told to the parent
         # Frames hold the tensors that filled the memory: let go of them before anything else is allocated.
         traceback.clear_frames(error.__traceback__)
@@ -167,16 +187,38 @@ def _kill_own_group() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+class _Permission:
+    """Until when this process may live; for ever at first."""
+
+    def __init__(self) -> None:
+        self.until_s = math.inf
+
+    def watch(self) -> None:
+        """Kill this process when it may live no longer."""
+        while (left_s := self.until_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _LONGEST_SLEEP_S))
+        print("nobody said that this process may go on: it ends", file=sys.stderr, flush=True)
+        _kill_own_group()
+
+
 def _receive(
     connection: "Connection[Any, Any]",
     requests: "queue.SimpleQueue[bytes]",
     heard: "queue.SimpleQueue[bytes]",
+    permission: _Permission,
 ) -> None:
-    """Hand on requests and answers; the pipe's end means that the parent is gone, however it went."""
+    """Hand on what the parent says; the pipe's end means that it is gone, however it went."""
     try:
         while True:
             message = connection.recv_bytes()
-            (heard if message == HEARD else requests).put(message)
+            if message == HEARD:
+                heard.put(message)
+            elif message.startswith(ALLOWED):
+                permission.until_s = float(message.removeprefix(ALLOWED))
+            elif message != STOP:
+                requests.put(message)
+            elif not ask_to_stop():
+                _kill_own_group()
     except (EOFError, OSError):
         _kill_own_group()
 
@@ -204,7 +246,9 @@ def main(fd: int, records: str) -> None:
             send(fact)
             heard.get()
 
-    threading.Thread(target=_receive, args=(connection, requests, heard), daemon=True).start()
+    permission = _Permission()
+    threading.Thread(target=_receive, args=(connection, requests, heard, permission), daemon=True).start()
+    threading.Thread(target=permission.watch, daemon=True).start()
     while True:
         outcome = _call(requests.get(), emit, send)
         try:

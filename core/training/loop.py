@@ -22,6 +22,7 @@ from core.events.catalogue import (
     TrainingResumed,
 )
 from core.events.heartbeat import beat
+from core.events.stopping import Stopped, heed_stop, heeding_stops, stop_asked
 from core.training.input_tuner import InputSummary
 from core.training.memory import Shortage, attempt
 from core.training.run import Run
@@ -84,8 +85,8 @@ def fit(
     """Train until validation stops improving, then put the best weights back into ``learner.module``.
 
     Everything random is a function of (seed, epoch, step) or part of a checkpoint. One is written at the
-    first step or epoch that ends when it is due, and at the end: a training that was killed goes on from the
-    latest sound one, at that very step, to the very same weights.
+    first step or epoch that ends when it is due, when training is asked to stop, and at the end: a training
+    that was killed goes on from the latest sound one, at that very step, to the very same weights.
 
     Args:
         run: Names and checkpoints.
@@ -97,16 +98,19 @@ def fit(
 
     Raises:
         TrainingError: A loss is not finite.
+        Stopped: It was asked to stop, and has written a checkpoint.
     """
 
     def is_over() -> bool:
         return progress.epoch >= num_epochs or progress.num_worse >= training.patience
 
     progress = _resume(run, learner) or _Progress(best=_copy_weights(learner.module))
-    while not is_over():
-        progress = _run_epoch(run, learner, plan, validate, training, progress)
-        if is_over() or run.checkpoints.due:
-            _write_checkpoint(run, learner, progress)
+    with heeding_stops():
+        while not is_over():
+            progress = _run_epoch(run, learner, plan, validate, training, progress)
+            if is_over() or run.checkpoints.due or stop_asked():
+                _write_checkpoint(run, learner, progress)
+                heed_stop()
     beat(f"trained {run.model}")
     learner.module.load_state_dict(progress.best)
     learner.module.eval()
@@ -131,16 +135,22 @@ def _run_epoch(
         # The latest loss that is known without waiting for the device.
         known: dict[str, Any] = {"loss": losses[-1]} if losses else {}
         beat(f"training {run.model}", epoch=epoch, step=step + 1, num_steps=len(batches), **known)
-        if run.checkpoints.due:
+        if run.checkpoints.due or stop_asked():
             losses += _finite(run, pending, progress)
             pending.clear()
             progress.worked_s = time.perf_counter() - began
             _write_checkpoint(run, learner, progress)
+            heed_stop()
     losses += _finite(run, pending, progress)
     trained = time.perf_counter()
     learner.module.eval()
     beat(f"validating {run.model}", epoch=epoch)
-    val_loss, val_metric = validate()
+    try:
+        val_loss, val_metric = validate()
+    except Stopped:
+        progress.worked_s = time.perf_counter() - began
+        _write_checkpoint(run, learner, progress)
+        raise
     if not math.isfinite(val_loss):
         raise TrainingError(
             f"{run.dataset}: the validation loss of {run.model} is {val_loss} in epoch {epoch}; "

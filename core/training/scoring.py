@@ -13,6 +13,7 @@ from torch import Tensor
 
 from core.events.fact import Emit
 from core.events.heartbeat import beat
+from core.events.stopping import heed_stop
 from core.models.batch import GraphBatch
 from core.models.gat import Gat
 from core.models.segments import segment_max, segment_mean
@@ -123,6 +124,7 @@ class Reader:
                 results.append(result)
                 start += num
                 beat(num_graphs=num)
+                heed_stop()  # of validation
         return results
 
 

@@ -35,6 +35,7 @@ _FOLDERS: dict[str, _Row] = {
         "every flow and training process, by appending",
         "nothing; `python -m flows.verify` checks it",
     ),
+    "leases": _Row("cache", "whoever works on a dataset, every few seconds", "the next plan"),
     "telemetry": _Row(
         "truth", "the resource sampler of each chain", "nothing; dashboards without it lack resource charts"
     ),
@@ -47,6 +48,7 @@ _FOLDERS: dict[str, _Row] = {
     "coordinator_logs": _Row("log", "the retrain flow", ""),
     "orchestrator_logs": _Row("log", "the local Prefect server", ""),
     "process_logs": _Row("log", "training processes and who watches them", ""),
+    "watched": _Row("cache", "the sensor flows", "the sensor flows, which then tell once more"),
     "prefect_home": _Row("log", "the local Prefect server", ""),
 }
 _PLAN_FILES: dict[str, tuple[str, str]] = {

@@ -1,0 +1,30 @@
+"""SIGTERM as an interrupt: what runs ends as by Ctrl-C, with everything given back."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise ``KeyboardInterrupt`` within, where it would end the process on the spot.
+
+    A handler that is there already stays, as does everything in threads other than the main one.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    raise KeyboardInterrupt(signal.Signals(signum).name)
