@@ -1,34 +1,57 @@
 """The child flow: one dataset's chain, a task per phase, with resources sampled for its whole life."""
 
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
 
 from core.errors import TrainingProcessError
-from core.planning.chain import Chain
+from core.events.open import bind_storage
+from core.planning.chain import Chain, at_once
 from flows.progress import shown_progress
 from flows.sample_resources import sampling
-from tasks.logs import run_identified
+from settings.app import flag_overrides, read_settings
+from settings.layout import Layout
+from tasks.admission import admitted, is_on_worker
+from tasks.logs import run_logged
 from tasks.phases import phase_task
 
 
 @flow(name="dataset-chain", flow_run_name="chain-{dataset}")
-def dataset_chain(output_dir: Path, plan_id: str, dataset: str) -> None:
+def dataset_chain(
+    plan_id: str,
+    dataset: str,
+    output_dir: Path | None = None,
+    data_dir: Path | None = None,
+    config: Path | None = None,
+) -> None:
     """Run what a plan has left to do for one dataset, phase by phase, while resources are sampled beside it.
 
+    As a flow run of a deployment it shares its machine with others: each phase waits until there is room for
+    it on a GPU, or on the processors.
+
     Args:
-        output_dir: The plan's output directory.
-        plan_id: A plan in its event log.
+        plan_id: A plan in the event log.
         dataset: One of the plan's datasets.
+        output_dir: The plan's output directory. Empty: that of the settings on the machine that trains.
+        data_dir: Where captures are on that machine. Empty: as its settings say, if the output directory is
+            left to them too; else where the plan found them.
+        config: Settings file (YAML) on that machine. Empty: the defaults and its environment.
 
     Raises:
         TrainingProcessError: A phase failed for good; the phases after it are marked as not reached.
+        RetrainError: The plan is not in the log, or another process works on the dataset.
     """
+    loaded = read_settings(config, **flag_overrides(data_dir, output_dir))
+    settings, root = loaded.settings, bind_storage(loaded.settings).root
+    is_moved = data_dir or (output_dir is None and "data.data_dir" in loaded.origins)
+    found_in = settings.data.data_dir.absolute() if is_moved else None
+    admit = partial(admitted, scheduling=settings.scheduling) if is_on_worker() else at_once
     with (
-        run_identified(),
-        Chain(output_dir, plan_id, dataset) as chain,
-        sampling(output_dir, plan_id, dataset, chain.settings.resources, chain.training_pids),
-        shown_progress(output_dir, plan_id, dataset),
+        run_logged(Layout(root), plan_id),
+        Chain(root, plan_id, dataset, data_dir=found_in, admit=admit) as chain,
+        sampling(root, plan_id, dataset, chain.settings.resources, chain.training_pids),
+        shown_progress(root, plan_id, dataset),
     ):
         for phase in chain.remaining():
             try:

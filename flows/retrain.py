@@ -94,7 +94,7 @@ def _carry_out(coordinator: RetrainingCoordinator, plan_id: str) -> tuple[PlanSt
         with live_curves(root, plan_id, tracking):
             for dataset in begun.unfinished_datasets:
                 with tags(dataset_tag(dataset)):
-                    dataset_chain(root, plan_id, dataset, return_state=True)
+                    dataset_chain(plan_id, dataset, root, return_state=True)
             state = coordinator.finish(plan_id)
         return state, analyze(root, plan_id, tracking, return_state=True)
 

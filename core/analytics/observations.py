@@ -157,7 +157,7 @@ class PhaseRun:
         attempts: Attempts begun.
         micro_batch_size: Of the last attempt.
         placement: Where it read its graphs from; empty where unknown.
-        device_name: What its last attempt ran on; empty where that was the plan's own device.
+        device_name: The GPU that its last attempt was given; empty where that was the plan's own device.
     """
 
     models: Mapping[str, ModelRun] = field(default_factory=dict)
@@ -311,7 +311,7 @@ class _Builder:
             case EpochFinished():
                 numbers = EpochNumbers._make(_EPOCH_NUMBERS(fact))
                 self.epochs[fact.dataset, fact.phase, fact.model][fact.epoch] = numbers
-            case PhaseAdmitted():
+            case PhaseAdmitted() if fact.gpu_uuid:
                 self.devices[fact.dataset, fact.phase] = fact.device_name
             case StorePlaced():
                 self.placements[fact.dataset, fact.phase] = fact.placement

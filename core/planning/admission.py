@@ -15,14 +15,17 @@ starved by small ones.
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.analytics.history import PhaseEstimate
+from core.events.resource_facts import PhaseAdmitted
+from core.planning.phases import GRAPHS
 from core.resources.machine import Gpu, Machine
 from settings.app import Settings
 from settings.scheduling import SchedulingSettings
+from settings.training import TrainingSettings
 
 LEASE_S = 60.0
 """Slots of a holder that was lost are free after this time; the least that Prefect grants."""
@@ -91,6 +94,27 @@ class Placement:
     waited_s: float
     vram_limit_mib: int = 0
 
+    def admitted(self, dataset: str, phase: str, machine: Mapping[str, Any]) -> PhaseAdmitted:
+        """The fact that a phase was admitted.
+
+        Args:
+            dataset: The phase's dataset.
+            phase: The phase.
+            machine: Where it runs, as ``describe_machine`` has it.
+        """
+        gpu = self.request.gpu
+        return PhaseAdmitted(
+            dataset=dataset,
+            phase=phase,
+            limit=self.request.limit,
+            slots=self.request.slots,
+            device_name=gpu.name if gpu else machine["cpu_model"],
+            gpu_uuid=gpu.uuid if gpu else "",
+            vram_limit_mib=self.vram_limit_mib,
+            waited_s=self.waited_s,
+            reason=self.request.basis,
+        )
+
     def environment(self) -> dict[str, str]:
         """Variables that its training process needs: it sees no GPU but its own."""
         return {"CUDA_VISIBLE_DEVICES": self.request.gpu.uuid} if self.request.gpu else {}
@@ -101,6 +125,23 @@ class Placement:
             return planned
         resources = planned.resources.model_copy(update={"vram_limit_mib": self.vram_limit_mib})
         return planned.model_copy(update={"resources": resources})
+
+
+def limits_for(
+    phase: str, training: TrainingSettings, machine: Machine, scheduling: SchedulingSettings
+) -> dict[str, Gpu | None]:
+    """Names of the limits of which one has room for a phase, with the GPUs they are of.
+
+    Args:
+        phase: Graphs are built by processors; models are trained and judged where ``training.device`` says.
+        training: Of the plan.
+        machine: Probed with every MIG slice that this process may use.
+        scheduling: Names the machine.
+    """
+    device = machine.device if training.device == "auto" else training.device
+    if phase == GRAPHS or device == "cpu":
+        return {cpu_limit(scheduling): None}
+    return {vram_limit(gpu.uuid): gpu for gpu in machine.gpus}
 
 
 def vram_request(
