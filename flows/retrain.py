@@ -8,7 +8,6 @@ if __name__ == "__main__":  # before Prefect is loaded, so that --dry-run and --
     sys.exit(retrain_command())
 
 from functools import partial
-from pathlib import Path
 
 from prefect import State, flow, tags
 
@@ -20,46 +19,54 @@ from core.planning.lock import hold
 from core.planning.plan_state import PlanState
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
+from flows.parameters import Datasets, EnvironmentChoice, File, PlanId, StartJitter
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
 from tasks.logs import run_logged
 from tasks.mlflow_process import live_curves
 from tasks.naming import dataset_tag, label_flow_run, plan_tags
+from tasks.schedule import wait_for_turn
 
 
 @flow(name="retrain", flow_run_name="retrain")
 def retrain(
-    config: Path | None = None,
-    data_dir: Path | None = None,
-    output_dir: Path | None = None,
-    environment: str | None = None,
-    datasets: list[str] | None = None,
-    priority_datasets: list[str] | None = None,
+    datasets: Datasets = (),
+    priority_datasets: Datasets = (),
     force_retrain: bool = False,
-    resume: str | None = None,
-) -> str:
+    environment: EnvironmentChoice = None,
+    resume: PlanId = None,
+    config: File = None,
+    data_dir: File = None,
+    output_dir: File = None,
+    start_jitter_s: StartJitter = 0,
+) -> str | State[str]:
     """Retrain every model that is missing or stale, then publish results, dashboard and recommendations.
 
     Every dataset has a chain of its own: graphs, teacher, student, fusion, evaluation. A chain that fails
     does not stop the others; what was out of memory, hung or killed goes on from its last checkpoint.
 
     Args:
-        config: Settings file (YAML) on the machine that trains. Empty: the defaults and the environment.
-        data_dir: Folder of the captures. Wins over the settings file and, with `resume`, over the plan.
-        output_dir: Folder of models, event log and dashboards. Wins over the settings file.
-        environment: What to fit settings to: `auto`, `gpu`, `cpu`, or `ci` for a quick run.
         datasets: Names of datasets; only these are looked at. Empty: all that are there.
         priority_datasets: Names of datasets to begin with, in this order.
         force_retrain: Retrain everything, even what is up to date.
+        environment: What to fit settings to: `auto`, `gpu`, `cpu`, or `ci` for a quick run. None: as the
+            settings of the machine say.
         resume: Id of an interrupted plan to go on with, instead of making a new one.
+        config: Settings file (YAML) on the machine that trains. None: the defaults and the environment.
+        data_dir: Folder of the captures. Wins over the settings file and, with `resume`, over the plan.
+        output_dir: Folder of models, event log and dashboards. Wins over the settings file.
+        start_jitter_s: Most seconds that a run of a schedule waits before it begins, so that a fleet does not
+            begin at once; other runs never wait.
 
     Returns:
-        The plan's id.
+        The plan's id; the state `Skipped` where a newer run of the same schedule is due as well.
 
     Raises:
         RetrainError: Some phase failed; everything that could be done was done.
     """
+    if skipped := wait_for_turn(start_jitter_s):
+        return skipped
     coordinator = RetrainingCoordinator(
         load_settings(config, **flag_overrides(data_dir, output_dir, environment))
     )
@@ -67,11 +74,11 @@ def retrain(
         if resume:
             plan_id, begin = resume, partial(coordinator.resume, resume, data_dir)
         else:
-            plan = coordinator.create_retraining_plan(force_retrain, datasets or (), priority_datasets or ())
+            plan = coordinator.create_retraining_plan(force_retrain, datasets, priority_datasets)
             plan_id, begin = plan.plan_id, partial(coordinator.begin, plan)
         with run_logged(coordinator.layout, plan_id):
             begin()
-            state, analyzed = _carry_out(coordinator, plan_id)
+            state, analyzed = _carry_out(coordinator, plan_id, config, environment)
     if state.status != "completed":
         raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")
     if not analyzed.is_completed():
@@ -82,7 +89,9 @@ def retrain(
     return plan_id
 
 
-def _carry_out(coordinator: RetrainingCoordinator, plan_id: str) -> tuple[PlanState, State[str]]:
+def _carry_out(
+    coordinator: RetrainingCoordinator, plan_id: str, config: File, environment: EnvironmentChoice
+) -> tuple[PlanState, State[str]]:
     """Run every chain that is not finished, end the plan, and analyze it."""
     root, tracking = coordinator.layout.root, coordinator.settings.tracking
     begun = coordinator.state(plan_id)
@@ -96,7 +105,7 @@ def _carry_out(coordinator: RetrainingCoordinator, plan_id: str) -> tuple[PlanSt
                 with tags(dataset_tag(dataset)):
                     dataset_chain(plan_id, dataset, root, return_state=True)
             state = coordinator.finish(plan_id)
-        return state, analyze(root, plan_id, tracking, return_state=True)
+        return state, analyze(config, environment, root, plan_id, return_state=True)
 
 
 def run_complete_retraining(
@@ -122,7 +131,9 @@ def run_complete_retraining(
         return fold_results([to_event(plan.plan_id, plan.created())])
     before = set(coordinator.log.streams())
     with prefect_api(coordinator.layout.root):
-        state = retrain(force_retrain=force_retrain, priority_datasets=priority_datasets, return_state=True)
+        state = retrain(
+            force_retrain=force_retrain, priority_datasets=priority_datasets or (), return_state=True
+        )
     begun = set(coordinator.log.streams()) - before
     if not begun:
         state.result()

@@ -26,6 +26,10 @@ _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 10.0
 # Nothing is ever sent to anyone.
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
+# Leases in memory, Prefect's default, are forgotten by a server that is killed: their slots never come back.
+_KEPT_LEASES = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"
+}
 
 
 @contextmanager
@@ -50,7 +54,7 @@ def prefect_api(output_dir: Path) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     if configured := get_current_settings().api.url:
-        _require_answer(configured)
+        require_answer(configured)
         yield configured
         return
     home = Path(os.environ.get("PREFECT_HOME") or layout.prefect_home.resolve())
@@ -105,17 +109,32 @@ def _send_what_is_queued() -> None:
         worker.drain_all(timeout=_STOP_TIMEOUT_S, at_exit=False)
 
 
-def _require_answer(url: str) -> None:
-    """Ask a configured API with its own credentials and certificates."""
+def require_answer(url: str) -> None:
+    """Ask a configured API with its own credentials and certificates.
+
+    Args:
+        url: Of the API, for people.
+
+    Raises:
+        RetrainError: It does not answer, or it refuses.
+    """
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
 
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
-    if error is not None:
-        raise RetrainError(
-            f"the Prefect API at {url} does not answer ({error}): start it, or unset PREFECT_API_URL and the "
-            "profile's api.url to use a server of our own"
-        ) from error
+        if error is not None:
+            raise RetrainError(
+                f"the Prefect API at {url} does not answer ({error}): start it, or unset PREFECT_API_URL and "
+                "the profile's api.url to use a server of our own"
+            ) from error
+        try:
+            client.api_version()  # health is told to everyone
+        except PrefectHTTPStatusError as refusal:
+            raise RetrainError(
+                f"the Prefect API at {url} refuses ({refusal.response.status_code}): set "
+                "PREFECT_API_AUTH_STRING to what its PREFECT_SERVER_API_AUTH_STRING is"
+            ) from refusal
 
 
 def _answers(url: str) -> bool:
@@ -127,7 +146,7 @@ def _answers(url: str) -> bool:
 
 
 def _serve(port: int, records: Path | None = None) -> None:
-    for name, value in _QUIET.items():
+    for name, value in {**_QUIET, **_KEPT_LEASES}.items():
         os.environ.setdefault(name, value)
     # Pages of the UI would ask the API on Prefect's usual port.
     os.environ.setdefault("PREFECT_SERVER_UI_API_URL", f"http://127.0.0.1:{port}/api")

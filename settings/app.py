@@ -25,6 +25,8 @@ from settings.tracking import TrackingSettings
 from settings.training import TrainingSettings
 from settings.tree import merge
 
+Environment = Literal["auto", "gpu", "cpu", "ci"]
+
 
 class Settings(BaseSettings):
     """Everything a plan needs to know. Frozen: a changed setting is a new object."""
@@ -36,7 +38,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
-    environment: Literal["auto", "gpu", "cpu", "ci"] = Field(
+    environment: Environment = Field(
         default="auto",
         description="What settings that are not given are fitted to: `auto` to this machine's first GPU, or "
         "to its CPU; `gpu` likewise, and no GPU is an error; `cpu` leaves GPUs alone; `ci` is a quick run "
