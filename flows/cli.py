@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO, get_args
 
 from core.errors import EventLogError
+from core.interrupts import interrupted_by_sigterm
 from core.logs import Sentences
 from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
@@ -28,7 +29,8 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
         0 done, 1 something failed, 2 bad usage or settings, 130 interrupted.
     """
     try:
-        return command()
+        with interrupted_by_sigterm():
+            return command()
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_USAGE

@@ -14,6 +14,7 @@ from core.events.catalogue import PhaseFailed
 from core.events.event import Event
 from core.events.open import open_log
 from core.planning.audit import as_it_was, readable
+from core.planning.claims import holders
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
 from core.planning.watching import plan_statuses
@@ -103,6 +104,9 @@ def _print_status(output_dir: Path, plan_id: str | None, position: int | None) -
     statuses = plan_statuses(states, problems, output_dir if position is None else None)
     console.print(_plans_table(statuses, states))
     console.print(_phases_table(chosen, states[chosen], progress(events[chosen], states[chosen])))
+    if position is None:
+        for dataset, holder in holders(Layout(output_dir), chosen, states[chosen]).items():
+            console.print(f"{dataset} is held by {holder}", highlight=False, markup=False)
     console.print(_models_table(fold_registry(events.values()), fold_versions(events.values())))
     if position is None:
         print_live(console, output_dir, chosen)

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
-from core.errors import EventLogError, TrainingProcessError
+from core.errors import ChainHeldError, ChainLostError, EventLogError, TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.open import bind_storage, open_log
+from core.interrupts import interrupted_by_sigterm
 from core.planning.attempt import MAX_RETRIES
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
@@ -25,7 +26,7 @@ from core.resources.machine import probe_machine
 from core.resources.profiles import fit_to_machine
 from core.resources.sampler import beside, sample_chain
 from settings.app import Settings
-from settings.errors import SettingsError
+from settings.errors import RetrainError, SettingsError
 
 
 class RetrainingCoordinator:
@@ -166,6 +167,8 @@ class RetrainingCoordinator:
 
         Raises:
             RetrainError: Another process is carrying out a plan in this output directory.
+            ChainHeldError: Another process works on a dataset; the others are done.
+            ChainLostError: Another process took a dataset over; the others are done.
         """
         with hold(self.layout.root), plan_logged(self.layout, plan.plan_id):
             self.begin(plan)
@@ -188,16 +191,26 @@ class RetrainingCoordinator:
             SettingsError: No such plan, it has nothing left to do, or no GPU where the plan asks for one.
             CaptureError: The captures in ``data_dir`` are not those that the plan's graphs were built from.
             RetrainError: Another process is carrying out a plan in this output directory.
+            ChainHeldError: Another process works on a dataset; the others are done.
+            ChainLostError: Another process took a dataset over; the others are done.
         """
         with hold(self.layout.root), plan_logged(self.layout, plan_id):
             self.resume(plan_id, data_dir)
             return self._carry_out(plan_id, listener)
 
     def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
-        for dataset in self.state(plan_id).unfinished_datasets:
-            with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
-                _run_chain(chain)
-        return self.finish(plan_id)
+        held: list[RetrainError] = []
+        with interrupted_by_sigterm():
+            for dataset in self.state(plan_id).unfinished_datasets:
+                try:
+                    with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
+                        _run_chain(chain)
+                except (ChainHeldError, ChainLostError) as error:
+                    LOG.error("%s", error)
+                    held.append(error)
+            if held:  # the plan is not over: others are at it, or it is to be taken up when they are done
+                raise held[0]
+            return self.finish(plan_id)
 
     def state(self, plan_id: str) -> PlanState:
         """How a plan stands."""

@@ -21,6 +21,7 @@ from core.errors import DamagedLogError, EventLogError
 from core.events.log import EventLog
 from core.events.open import open_log
 from core.events.telemetry import ResourceSample
+from core.planning.claims import holders
 from core.planning.followers import AllPlans, Follower
 from core.planning.live_state import LIVE_STATE, LiveState
 from core.planning.live_view import (
@@ -223,7 +224,9 @@ def plan_statuses(
     statuses = {name: state.status for name, state in states.items()}
     newest = max(states, key=lambda name: str(states[name].last_event_at), default=None)
     for name, status in statuses.items():
-        if output_dir and status == "running" and not (name == newest and is_held(output_dir)):
+        if not output_dir or status != "running" or (name == newest and is_held(output_dir)):
+            continue
+        if not holders(Layout(output_dir), name, states[name]):  # on whatever machine
             statuses[name] = "interrupted"
     for name, error in problems.items():
         statuses[name] = "damaged" if isinstance(error, DamagedLogError) else "unreadable"
