@@ -17,6 +17,7 @@ def _stays_below(pattern: str) -> str:
 DatasetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Names files and Prefect runs, so letters, digits, ``_`` and ``-`` only."""
 Pattern = Annotated[str, AfterValidator(_stays_below)]
+MAX_EXPANSION = 100.0
 FrameText = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{1,8}#([0-9A-Fa-f]{2}){0,64}$")]
 
 
@@ -68,6 +69,12 @@ class DataSettings(Group):
     )
     max_quarantined_fraction: float = Field(
         default=0.05, ge=0.0, le=1.0, description="A capture with a larger share of bad rows is refused."
+    )
+    max_expansion: float = Field(
+        default=MAX_EXPANSION,
+        ge=1.0,
+        description="A compressed capture that would decompress to more than so many times its own size is "
+        "refused, unless that is less than 64 MiB.",
     )
     demo: DemoSettings = Field(default_factory=DemoSettings)
 

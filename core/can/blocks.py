@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from core.can.bounds import Bound, BoundedFile
 from core.can.scan import PAD
 from core.errors import CaptureError
+from settings.data import MAX_EXPANSION
 
 MAX_LINE_BYTES = 4096
 """No frame needs a longer line; the rest of a longer one is dropped unread."""
@@ -31,11 +33,15 @@ class Block:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[BoundedFile]:
     """Open a capture for reading, decompressed if it is gzip; every failure to read becomes CaptureError.
 
+    Args:
+        path: The capture.
+        max_expansion: The most that it may decompress to, times its own size.
+
     Raises:
-        CaptureError: Not a regular file, not readable, or damaged gzip.
+        CaptureError: Not a regular file, not readable, damaged gzip, or more than that.
     """
     try:
         if not path.is_file():
@@ -45,14 +51,14 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
             zipped = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
             with cast("BinaryIO", gzip.open(raw)) if zipped else raw as file:
-                yield file
+                yield BoundedFile(file, Bound(path, max_expansion))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CaptureError(f"{path}: damaged or truncated gzip ({error}); restore the file") from error
     except (OSError, ValueError) as error:
         raise CaptureError(f"cannot read the capture {path}: {error}") from error
 
 
-def read_blocks(path: Path, block_bytes: int) -> Iterator[Block]:
+def read_blocks(path: Path, block_bytes: int, max_expansion: float = MAX_EXPANSION) -> Iterator[Block]:
     """Cut a text file at line ends into blocks of about ``block_bytes``.
 
     A line longer than ``MAX_LINE_BYTES`` comes shortened but still longer than that, so that it is put aside.
@@ -62,7 +68,7 @@ def read_blocks(path: Path, block_bytes: int) -> Iterator[Block]:
     """
     pad = bytes(PAD)
     line = 1
-    with open_regular(path) as file:
+    with open_regular(path, max_expansion) as file:
         carry = b""
         chunk = file.read(block_bytes).removeprefix(BOM)
         while chunk:

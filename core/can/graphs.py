@@ -124,7 +124,12 @@ def window_capture(path: Path, folder: Path, graph: GraphSettings, data: DataSet
     Raises:
         CaptureError: The capture cannot be read or holds not one full window.
     """
-    reader = open_capture(path, attack_rule=None, max_quarantined_fraction=data.max_quarantined_fraction)
+    reader = open_capture(
+        path,
+        attack_rule=None,
+        max_quarantined_fraction=data.max_quarantined_fraction,
+        max_expansion=data.max_expansion,
+    )
     with StoreWriter(folder) as writer:
         for frames in whole_windows(reader, graph.window, graph.stride_frames):
             for block in iter_graphs(frames, graph.window, graph.stride_frames):
@@ -309,6 +314,7 @@ class _Build:
             capture.path,
             attack_rule=rule,
             max_quarantined_fraction=self.settings.data.max_quarantined_fraction,
+            max_expansion=self.settings.data.max_expansion,
         )
         labelled = capture.role == "attack_free"
         before = writer.num_graphs

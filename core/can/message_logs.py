@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.can import quarantine
+from core.can.message_bounds import require_bounded
 from core.can.quarantine import Candidates, Verdicts
 from core.can.tables import Columns, check_columns
 from core.errors import CaptureError
@@ -32,16 +33,24 @@ def find_suffix(path: Path, head: bytes) -> str | None:
     return next((suffix for magic, suffix in MAGIC.items() if head.startswith(magic)), by_name)
 
 
-def read_messages(path: Path, suffix: str) -> Iterator[tuple[Candidates, Callable[[int], tuple[int, str]]]]:
+def read_messages(
+    path: Path, suffix: str, max_expansion: float
+) -> Iterator[tuple[Candidates, Callable[[int], tuple[int, str]]]]:
     """Read a log with python-can; a bad message's line is its number, from 1.
 
+    Args:
+        path: The capture.
+        suffix: By which python-can knows its format.
+        max_expansion: The most that it may decompress to, times its own size.
+
     Raises:
-        CaptureError: python-can cannot read the file.
+        CaptureError: python-can cannot read the file, or it is not let at it.
     """
     import can  # with its MF4 reader it takes longer to load than most captures to read
 
     num_read = 0
     try:
+        require_bounded(path, suffix, max_expansion)
         reader = can.LogReader(path) if path.suffix.lower() == ".gz" else can.io.MESSAGE_READERS[suffix](path)
         with reader as log:
             if isinstance(log, can.BLFReader):  # it would stop at a cut without a word

@@ -21,6 +21,7 @@ from core.can.scan import PAD
 from core.can.text_formats import HEADERLESS, CsvLayout, Parse, parse_csv
 from core.errors import CaptureError
 from core.events.heartbeat import beat
+from settings.data import MAX_EXPANSION
 
 BLOCK_BYTES = 2 << 20
 SNIFFED_BYTES = 1 << 16
@@ -148,6 +149,7 @@ def open_capture(
     *,
     attack_rule: AttackRule | None,
     max_quarantined_fraction: float,
+    max_expansion: float = MAX_EXPANSION,
     block_bytes: int = BLOCK_BYTES,
 ) -> CaptureReader:
     """Find out a capture's format and get ready to read it.
@@ -159,6 +161,7 @@ def open_capture(
         path: The capture; its content decides the format, then its suffix.
         attack_rule: Labels the frames of a capture that has no labels; None leaves them unlabelled (-1).
         max_quarantined_fraction: A capture with a larger share of bad rows is refused.
+        max_expansion: A capture that decompresses to more than so many times its own size is refused.
         block_bytes: Bytes of text per block; the frames do not depend on it, but for a row that runs ahead
             of a block without good rows.
 
@@ -168,27 +171,31 @@ def open_capture(
     Raises:
         CaptureError: The file cannot be read or its format is not known.
     """
-    return CaptureReader(path, _find_source(path, block_bytes), attack_rule, max_quarantined_fraction)
+    source = _find_source(path, block_bytes, max_expansion)
+    return CaptureReader(path, source, attack_rule, max_quarantined_fraction)
 
 
-def _find_source(path: Path, block_bytes: int) -> Callable[[], Iterator[tuple[Candidates, Describe]]]:
-    with open_regular(path) as file:
+def _find_source(
+    path: Path, block_bytes: int, max_expansion: float
+) -> Callable[[], Iterator[tuple[Candidates, Describe]]]:
+    with open_regular(path, max_expansion) as file:
         head = file.read(SNIFFED_BYTES)
     if not head:
         raise CaptureError(f"{path} is empty: it holds no frames")
     if head.startswith(tables.PARQUET_MAGIC):
-        return partial(tables.read_parquet, path)
+        return partial(tables.read_parquet, path, max_expansion)
     if suffix := message_logs.find_suffix(path, head):
-        return partial(message_logs.read_messages, path, suffix)
+        return partial(message_logs.read_messages, path, suffix, max_expansion)
     if b"\n" not in head and b"\r" in head.strip():
         raise CaptureError(f"{path}: its lines end with a carriage return alone; write it with LF or CRLF")
+    blocks = partial(read_blocks, path, block_bytes, max_expansion)
     matching = Counter[Parse]()
     for line, text in enumerate(head.removeprefix(BOM).split(b"\n"), 1):
         if layout := CsvLayout.of(text):
-            return partial(_read_text, path, block_bytes, partial(parse_csv, layout=layout), line)
+            return partial(_read_text, blocks, partial(parse_csv, layout=layout), line)
         matching.update(parse for pattern, parse in HEADERLESS if pattern.match(text))
     if matching:
-        return partial(_read_text, path, block_bytes, matching.most_common(1)[0][0], 0)
+        return partial(_read_text, blocks, matching.most_common(1)[0][0], 0)
     first = head.splitlines()[0][:MAX_EXAMPLE_CHARS]
     raise CaptureError(
         f"{path}: format not known; its first line is {first!r}. Known are CSV with a header "
@@ -198,7 +205,7 @@ def _find_source(path: Path, block_bytes: int) -> Callable[[], Iterator[tuple[Ca
 
 
 def _read_text(
-    path: Path, block_bytes: int, parse: Parse, header_line: int
+    read: Callable[[], Iterator[Block]], parse: Parse, header_line: int
 ) -> Iterator[tuple[Candidates, Describe]]:
     """Parse blocks on several threads (numpy lets go of the interpreter), in order."""
 
@@ -209,7 +216,7 @@ def _read_text(
             candidates.verdicts.reason[header] = BLANK
         return candidates, partial(_describe_line, block)
 
-    blocks = read_blocks(path, block_bytes)
+    blocks = read()
     with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="capture") as pool:
         parsing = deque[Future[tuple[Candidates, Describe]]]()
         for block in islice(blocks, NUM_THREADS + 1):

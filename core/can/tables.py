@@ -9,12 +9,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from core.can import quarantine
+from core.can.bounds import Bound
 from core.can.frames import CLASSIC_PAYLOAD_BYTES, FD_PAYLOAD_BYTES, MAX_EXTENDED_ID, MAX_STANDARD_ID, Frames
 from core.can.quarantine import Candidates, Verdicts
 from core.errors import CaptureError
 
 PARQUET_MAGIC = b"PAR1"
 ROWS_PER_BLOCK = 500_000
+BYTES_PER_ROW = 16
+"""The least that a frame takes: a time, an id and a payload."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def check_columns(columns: Columns, verdicts: Verdicts) -> Candidates:
     return Candidates(frames, np.arange(len(length)), verdicts)
 
 
-def read_parquet(path: Path) -> Iterator[tuple[Candidates, Callable[[int], tuple[int, str]]]]:
+def read_parquet(
+    path: Path, max_expansion: float
+) -> Iterator[tuple[Candidates, Callable[[int], tuple[int, str]]]]:
     """Read parquet with the columns of the can-train-and-test CSV or of ``Frames``.
 
     ``timestamp`` (seconds; a date and time becomes seconds since 1970, UTC where it has no zone; a duration
@@ -75,13 +80,19 @@ def read_parquet(path: Path) -> Iterator[tuple[Candidates, Callable[[int], tuple
     (hex text) or ``payload`` (binary, or a list of bytes of which ``length`` are carried); ``extended``,
     ``remote`` and ``attack`` are used where they are there. A bad row's line is its row number, from 1.
 
+    Args:
+        path: The capture.
+        max_expansion: The most that its rows may take, times its own size.
+
     Raises:
-        CaptureError: Not readable as parquet, a needed column is missing, or one is of a type that cannot be
-            read as what it should hold.
+        CaptureError: Not readable as parquet, larger than that, a needed column is missing, or one is of a
+            type that cannot be read as what it should hold.
     """
     try:
         table = pl.scan_parquet(path, glob=False)
         schema = table.collect_schema()
+        num_rows = table.select(pl.len()).collect().item()
+        Bound(path, max_expansion).require(num_rows * BYTES_PER_ROW)
         rows = table.select(**_expressions(path, schema))
         offset = 0
         while (block := rows.slice(offset, ROWS_PER_BLOCK).collect()).height:

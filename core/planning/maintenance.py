@@ -25,7 +25,7 @@ from core.planning.audit import readable
 from core.planning.disk import disk_shortage
 from core.planning.plan_state import PLAN_STATE
 from core.planning.retention import Item, Removal, choose_removals
-from core.planning.survey import num_bytes_below, survey
+from core.planning.survey import MAINTENANCE_LOG, num_bytes_below, survey
 from settings.app import Settings
 from settings.layout import Layout
 from settings.retention import RetentionSettings
@@ -124,7 +124,7 @@ def _logged(layout: Layout, dry_run: bool) -> Iterator[None]:
     if dry_run:
         yield
         return
-    with logged_to(layout.coordinator_logs / "maintenance.jsonl", _LOG.name, logging.INFO):
+    with logged_to(layout.coordinator_logs / MAINTENANCE_LOG, _LOG.name, logging.INFO):
         yield
 
 

@@ -14,6 +14,8 @@ from settings.layout import Layout
 
 PLAN_FILES = ("plan.json", "results.json", "dashboard.html", "dashboard.png")
 """Endings of a plan's own projections."""
+MAINTENANCE_LOG = "maintenance.jsonl"
+"""In ``coordinator_logs``: what was deleted, and why."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp|\..+\.state\.json\.\d+\.tmp|[0-9a-f]{64}\.tmp")
 """Names of what is written aside, by ``core.events.files``, process states, and builders of graph stores."""
 _STORE = re.compile(r"[0-9a-f]{64}")
@@ -88,7 +90,13 @@ def _dashboards(layout: Layout, plans: Collection[str]) -> Iterator[Item]:
 def _logs(layout: Layout, plans: Collection[str]) -> Iterator[Item]:
     for folder in (layout.coordinator_logs, layout.orchestrator_logs, layout.process_logs):
         for path in sorted(folder.glob("*")):
-            if path.is_file() and not path.is_symlink() and not _TEMPORARY.fullmatch(path.name):
+            is_own = path.name.startswith(MAINTENANCE_LOG)
+            if (
+                path.is_file()
+                and not path.is_symlink()
+                and not is_own
+                and not _TEMPORARY.fullmatch(path.name)
+            ):
                 plan_id = max((name for name in plans if path.name.startswith(name)), key=len, default="")
                 yield from _item("logs", (path,), plan_id)
 

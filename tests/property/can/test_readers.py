@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.can.message_logs import MAGIC
 from core.errors import CaptureError
 from tests.capture_text import (
     BAD_LINES,
@@ -31,7 +32,7 @@ NO_FRAME = st.one_of(
         lambda line: (
             b"\n" not in line
             and line.strip(b"\t\r\v\f ")
-            and not line.startswith((b"\x1f\x8b", b"\xef\xbb\xbf"))
+            and not line.startswith((b"\x1f\x8b", b"\xef\xbb\xbf", *MAGIC))
         )
     ),
 )

@@ -1,7 +1,10 @@
 """Building a dataset's store: once, complete or not at all, from the captures that can be used."""
 
+import fcntl
+import os
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +13,7 @@ import pytest
 
 from core.can.frames import Frames
 from core.can.graph_store import MANIFEST, open_graph_store, read_manifest
-from core.can.graphs import build_graph_store
+from core.can.graphs import build_graph_store, delete_unused_store
 from core.can.readers import open_capture
 from core.can.registry import find_captures
 from core.can.scaling import Scaler
@@ -108,12 +111,38 @@ def test_real_capture_to_store(shared_data: Path, tmp_path: Path) -> None:
 
 def test_second_call_finds_the_store_and_builds_nothing(dataset: Dataset) -> None:
     folder = dataset.build()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    files = [path for path in folder.iterdir() if path.name != "manifest.json"]  # its time says: still in use
+    before = [path.stat().st_mtime_ns for path in files]
     assert dataset.build() == folder
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert [path.stat().st_mtime_ns for path in files] == before
     first, second = dataset.told(GraphsBuilt)
     assert (first.cached, second.cached) == (False, True)
     assert replace(second, cached=False, duration_s=first.duration_s) == first
+
+
+def test_a_store_is_deleted_only_if_nobody_has_found_it_since(dataset: Dataset) -> None:
+    folder = dataset.build()
+    store = open_graph_store(folder)
+    os.utime(folder / "manifest.json", (0, 0))
+    long_ago = datetime.fromtimestamp(1.0, UTC)
+    dataset.build()
+    assert not delete_unused_store(folder, long_ago)
+    assert open_graph_store(folder).num_graphs
+    os.utime(folder / "manifest.json", (0, 0))
+    assert delete_unused_store(folder, long_ago)
+    assert [path.name for path in folder.parent.iterdir()] == [f"{folder.name}.lock"]
+    assert store.x.sum()  # whoever had it open reads on
+    assert dataset.build() == folder
+    assert dataset.told(GraphsBuilt)[-1].cached is False
+
+
+def test_a_store_that_is_being_built_is_not_deleted(dataset: Dataset) -> None:
+    folder = dataset.build()
+    os.utime(folder / "manifest.json", (0, 0))
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not delete_unused_store(folder, datetime.now(UTC))
+    assert open_graph_store(folder).num_graphs
 
 
 def test_store_does_not_depend_on_the_order_of_captures(dataset: Dataset, tmp_path: Path) -> None:
