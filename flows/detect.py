@@ -58,9 +58,13 @@ def score_capture(capture: Path, dataset: str, settings: Settings) -> pl.DataFra
         ArtifactError: The dataset's models are missing or damaged.
     """
     from core.can.graphs import window_capture
+    from core.planning.phases import FUSION, STUDENT
+    from core.planning.shared_files import fetch_models
     from core.training.detector import graph_settings, score_windows
 
-    models_dir = Layout(settings.output_dir).saved_models
+    layout = Layout(settings.output_dir)
+    fetch_models(layout, dataset, (STUDENT, FUSION))
+    models_dir = layout.saved_models
     graph = graph_settings(models_dir, dataset)
     with tempfile.TemporaryDirectory() as folder:
         store = window_capture(capture, Path(folder), graph, settings.data)

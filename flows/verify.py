@@ -2,13 +2,15 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from core.errors import EventLogError
-from core.events.open import open_log
+from core.events.open import is_shared, open_log, open_store
+from core.events.shared_telemetry import fetch_telemetry
 from core.events.telemetry import check_telemetry
 from core.planning.audit import StreamAudit, audit
 from flows.cli import DONE, FAILED, add_common_arguments, run_command, settings_of
@@ -57,16 +59,21 @@ def _print_audit(output_dir: Path) -> int:
     for found in audits:
         if detail := _detail(found):
             console.print(f"\nplan {found.plan_id}: {detail}", highlight=False, markup=False, soft_wrap=True)
-    damage = _telemetry_damage(Layout(output_dir).telemetry)
+    damage = _telemetry_damage(Layout(output_dir))
     if damage:
         console.print(f"\n{damage}", highlight=False, markup=False, soft_wrap=True)
     return FAILED if damage or any(found.problem for found in audits) else DONE
 
 
-def _telemetry_damage(folder: Path) -> str:
+def _telemetry_damage(layout: Layout) -> str:
     """The first file of resource samples that was changed; empty if none was."""
     try:
-        check_telemetry(folder)
+        if is_shared(layout):  # what was fetched before says nothing about what is there now
+            with tempfile.TemporaryDirectory() as folder:
+                fetch_telemetry(open_store(layout, "telemetry"), Path(folder), None)
+                check_telemetry(Path(folder))
+        else:
+            check_telemetry(layout.telemetry)
     except EventLogError as error:
         return str(error)
     return ""

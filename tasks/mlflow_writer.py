@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +33,9 @@ from core.errors import ArtifactError
 from core.events.catalogue import ModelSaved
 from core.events.event import Event
 from core.events.open import open_log
+from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import reduce_telemetry
+from core.planning.shared_files import model_path, shared_files
 from settings.layout import Layout
 from tasks.mlflow_content import RECOMMENDED, Captures, Point, RunContent, fold_content
 from tasks.mlflow_notes import with_own_words
@@ -101,7 +104,9 @@ class PlanWriter:
         runs = self._runs(content)
         began_ms = content[self._plan_id].began_ms
         telemetry = reduce_telemetry(
-            self._layout.telemetry, self._plan_id, lambda samples: thin(samples, began_ms)
+            fetched_telemetry(self._layout, self._plan_id),
+            self._plan_id,
+            lambda samples: thin(samples, began_ms),
         )
         for key, wanted in reversed(content.items()):  # the plan's own run last: its position is the plan's
             run = runs[key]
@@ -215,10 +220,23 @@ class PlanWriter:
         exported = f"exported {saved.sha256}"
         if run.data.tags.get(EXPORTED) == exported:
             return
-        path = self._layout.saved_models / Path(saved.path).name
-        state = self._export(run, path, saved.sha256) or exported
+        with self._model_file(saved) as path:
+            state = self._export(run, path, saved.sha256) or exported
         if run.data.tags.get(EXPORTED) != state:
             self._client.set_tag(run.info.run_id, EXPORTED, state)
+
+    @contextmanager
+    def _model_file(self, saved: ModelSaved) -> Iterator[Path]:
+        """A model's file, or a copy of what is shared where the one here is another."""
+        path, files = model_path(self._layout, saved), shared_files(self._layout)
+        if files is None or (path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == saved.sha256):
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            with suppress(ArtifactError):
+                copy.write_bytes(files.read_model(saved))
+            yield copy
 
     def _export(self, run: Run, path: Path, sha256: str) -> str:
         """Log a model; returns why it cannot be, if it cannot."""

@@ -15,6 +15,7 @@ from core.analytics.results import RetrainingPlan, fold_plan
 from core.events.event import Event
 from core.events.files import replace_file
 from core.events.resource_facts import ConfigRecommended
+from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import reduce_telemetry
 from settings.layout import Layout
 
@@ -44,7 +45,9 @@ def rebuild(
     """
     layout = Layout(output_dir)
     dashboard = reduce_telemetry(
-        layout.telemetry, plan_id, lambda samples: fold_dashboard(plan_id, streams, samples, history)
+        fetched_telemetry(layout, plan_id),
+        plan_id,
+        lambda samples: fold_dashboard(plan_id, streams, samples, history),
     )
     plan = fold_plan(streams.get(plan_id, ()))
     with debug_mode(False):  # tests see that charts are valid: to check them takes as long as all else

@@ -172,12 +172,16 @@ class TelemetryWriter:
         root: Folder of all telemetry.
         plan_id: The plan.
         dataset: The dataset.
+        share: Has what is in the writer's folder where others find it; told whether nothing more will come.
     """
 
-    def __init__(self, root: Path, plan_id: str, dataset: str) -> None:
-        self.folder = root / _partition("plan", plan_id) / _partition("dataset", dataset)
+    def __init__(
+        self, root: Path, plan_id: str, dataset: str, share: Callable[[Path, bool], None] | None = None
+    ) -> None:
+        self.folder = root / partition("plan", plan_id) / partition("dataset", dataset)
         self._id = uuid.uuid4().hex
         self._num_flushes = 0
+        self._share, self._is_behind = share, False
 
     def write(self, samples: Sequence[ResourceSample]) -> None:
         """Write samples as one file, durably; nothing is written for none.
@@ -197,16 +201,27 @@ class TelemetryWriter:
             with suppress(OSError):  # it may have its name already: the samples will be written again
                 path.unlink(missing_ok=True)
             raise EventLogError(f"cannot write telemetry to {self.folder}: {error}") from error
-        if self._num_flushes % FLUSHES_PER_MERGE == 0:
-            self.merge()
+        self._tidy(self._num_flushes % FLUSHES_PER_MERGE == 0, is_over=False)
 
     def merge(self) -> None:
-        """Merge small files of this plan and dataset; where that fails they stay as they are."""
+        """Merge small files of this plan and dataset at the end; where that fails they stay as they are."""
+        if self._num_flushes:
+            self._tidy(True, is_over=True)
+
+    def _tidy(self, merging: bool, *, is_over: bool) -> None:
         try:
-            if self._num_flushes:
+            if merging:
                 merge_files(self.folder)
         except (OSError, EventLogError) as error:
             _LOG.warning("telemetry stays in many small files: %s", error)
+        try:
+            if self._share:
+                self._share(self.folder, is_over)
+            self._is_behind = False
+        except (OSError, EventLogError) as error:  # the next time makes up for it
+            if not self._is_behind or is_over:
+                _LOG.warning("telemetry is not shared: %s", error)
+            self._is_behind = True
 
 
 def reduce_telemetry(root: Path, plan_id: str | None, reduce: Callable[[pl.LazyFrame], _Found]) -> _Found:
@@ -267,7 +282,7 @@ def read_telemetry(root: Path, plan_id: str | None = None) -> pl.DataFrame:
 
 
 def _list(root: Path, plan_id: str | None) -> dict[Path, list[Path]]:
-    plan = _partition("plan", plan_id) if plan_id is not None else "plan=*"
+    plan = partition("plan", plan_id) if plan_id is not None else "plan=*"
     folders = sorted(root.glob(f"{plan}/dataset=*"))
     return {folder: files for folder in folders if (files := counting_files(folder))}
 
@@ -291,5 +306,6 @@ def _scan(files: Mapping[Path, list[Path]]) -> pl.LazyFrame:
     return pl.concat(frames)
 
 
-def _partition(key: str, value: str) -> str:
+def partition(key: str, value: str) -> str:
+    """A folder's name that says what all in it have in common."""
     return f"{key}={quote(value, safe='')}"

@@ -59,7 +59,7 @@ def counting_files(folder: Path) -> list[Path]:
     Raises:
         DamagedLogError: Two files hold some of the same flushes, but neither holds all of the other.
     """
-    return _divide(_list(folder))[0]
+    return divide_files(_list(folder))[0]
 
 
 def check_files(files: Sequence[Path], schema: pl.Schema) -> None:
@@ -88,7 +88,7 @@ def merge_files(folder: Path) -> None:
     with _alone(folder) as alone:
         if not alone:
             return
-        counting, superseded = _divide(_list(folder))
+        counting, superseded = divide_files(_list(folder))
         _delete(superseded)
         for files, frame in _runs(filter(None, map(_parse, counting))):
             first, last = files[0], files[-1]
@@ -125,8 +125,12 @@ def _list(folder: Path) -> list[Path]:
     return paths
 
 
-def _divide(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Files that count, and those that others stand for."""
+def divide_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Files that count, by name, and those that others stand for.
+
+    Raises:
+        DamagedLogError: As of `counting_files`.
+    """
     numbered: dict[str, list[_File]] = defaultdict(list)
     counting, superseded = [], []
     for path in paths:

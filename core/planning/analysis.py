@@ -17,6 +17,7 @@ from core.events.event import Event
 from core.events.log import EventLog
 from core.events.open import open_log
 from core.events.resource_facts import ConfigRecommended
+from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import reduce_telemetry
 from core.planning.audit import readable
 from core.planning.plan_state import PLAN_STATE
@@ -132,7 +133,9 @@ def _learned(layout: Layout, history: _History, plan_id: str, events: list[Event
     judged = judge([*before, plan])
     plan = replace(plan, judged=(*plan.judged, *judged))
     telemetry, bottlenecks = reduce_telemetry(
-        layout.telemetry, plan_id, lambda samples: (summarize(samples), fold_bottlenecks(events, samples))
+        fetched_telemetry(layout, plan_id),
+        plan_id,
+        lambda samples: (summarize(samples), fold_bottlenecks(events, samples)),
     )
     settings = PLAN_STATE.fold(events).settings_in(layout.root)
     for found in bottlenecks:

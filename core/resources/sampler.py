@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from contextvars import copy_context
 
 from core.errors import EventLogError
-from core.events.telemetry import ResourceSample, TelemetryWriter
+from core.events.shared_telemetry import open_telemetry
+from core.events.telemetry import ResourceSample
 from core.resources.probes import Probe
 from settings.layout import Layout
 from settings.resources import ResourceSettings
@@ -86,7 +87,7 @@ def sample_chain(
     Raises:
         EventLogError: The last samples could not be written.
     """
-    writer = TelemetryWriter(layout.telemetry, plan_id, dataset)
+    writer = open_telemetry(layout, plan_id, dataset)
     try:
         sample_until(
             ended.wait,

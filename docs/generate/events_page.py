@@ -13,13 +13,15 @@ from docs.generate.markdown import attributes, code, field_docstrings, page, pro
 
 _INTRODUCTION = """\
 The event log is the truth: every file, dashboard and MLflow run is computed from it. It lies in
-`{output_dir}/events/{plan_id}/`, in parquet, and is read from Python:
+`{output_dir}/events/{plan_id}/` or below [`storage.url`](settings.md#storage.url), in parquet, and is read
+from Python:
 
 ```python
 from pathlib import Path
-from core.events.log import EventLog
+from core.events.open import open_log
+from settings.layout import Layout
 
-log = EventLog(Path("outputs/demo/events"))
+log = open_log(Layout(Path("outputs/demo")))
 for plan_id in log.streams():
     for event in log.read(plan_id):
         print(event.position, event.occurred_at, event.type, dict(event.payload))

@@ -39,6 +39,9 @@ _FOLDERS: dict[str, _Row] = {
     "telemetry": _Row(
         "truth", "the resource sampler of each chain", "nothing; dashboards without it lack resource charts"
     ),
+    "unshared_telemetry": _Row(
+        "cache", "the resource sampler of each chain", "nothing; it is sent within seconds"
+    ),
     "saved_models": _Row("truth", "training processes, at the end of a phase", "retraining"),
     "checkpoints": _Row(
         "truth", "training processes, while a phase goes", "retraining; only an interrupted plan needs them"
@@ -62,7 +65,22 @@ _OTHER: dict[str, tuple[str, _Row]] = {
                   _Row("projection", "the MLflow process", _ANALYZE)),
     "mlartifacts/": ("MLflow's files: dashboards, settings, models as safetensors.",
                      _Row("projection", "the MLflow process", _ANALYZE)),
+    "shared-storage.json": ("Where the truth is, if `storage.url` names shared storage; and its identity.",
+                            _Row("truth", "the first command with `storage.url`", "setting `storage.url`")),
 }  # fmt: skip
+_SHARED = """\
+With [`storage.url`](settings.md#storage.url) the truth lies in a folder or a bucket that machines share; in
+the output directory of each, `saved_models/`, `checkpoints/` and `events/telemetry/` are then caches. See
+[many machines](../guides/many-machines.md).
+
+| path below `storage.url` | what | written by |
+|---|---|---|
+| `events/{plan_id}/` | the event log: what `events/` is above | every flow, by appending |
+| `telemetry/plan={plan_id},dataset={dataset}/` | resource samples | the resource sampler of each chain |
+| `files/models/{sha256}` | models, by content; never deleted | the chain, before the log names them |
+| `files/checkpoints-{plan_id}/` | checkpoints with their sidecars, while their phase goes | likewise |
+| `leases/` | who works on what, and that they live | whoever works, every few seconds |
+| `identity/id` | a random name: every machine knows it by it | the first command |"""
 _MODEL_FILES = """\
 `saved_models/` has, for each dataset:
 
@@ -90,6 +108,8 @@ def outputs_page() -> str:
         table(["file", "kind", "what", "written by", "rebuilt by"], _plan_files()),
         "## Folders and databases",
         table(["path", "kind", "what", "written by", "rebuilt by"], _folders()),
+        "## Shared storage",
+        _SHARED,
         "## Models",
         _MODEL_FILES,
         "## results.json",
