@@ -25,7 +25,7 @@ def analyze(
     config: File = None,
     environment: EnvironmentChoice = None,
     output_dir: File = None,
-    plan_id: PlanId = None,
+    plan_id: PlanId | None = None,
 ) -> str:
     """Make results, dashboard and recommendations of a plan anew from its events, and publish them.
 

@@ -1,13 +1,13 @@
 """The child flow: one dataset's chain, a task per phase, with resources sampled for its whole life."""
 
 from functools import partial
-from pathlib import Path
 
 from prefect import flow
 
 from core.errors import TrainingProcessError
 from core.events.open import bind_storage
 from core.planning.chain import Chain, at_once
+from flows.parameters import Dataset, File, PlanId
 from flows.progress import shown_progress
 from flows.sample_resources import sampling
 from settings.app import flag_overrides, read_settings
@@ -19,11 +19,11 @@ from tasks.phases import phase_task
 
 @flow(name="dataset-chain", flow_run_name="chain-{dataset}")
 def dataset_chain(
-    plan_id: str,
-    dataset: str,
-    output_dir: Path | None = None,
-    data_dir: Path | None = None,
-    config: Path | None = None,
+    plan_id: PlanId,
+    dataset: Dataset,
+    output_dir: File = None,
+    data_dir: File = None,
+    config: File = None,
 ) -> None:
     """Run what a plan has left to do for one dataset, phase by phase, while resources are sampled beside it.
 

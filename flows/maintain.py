@@ -7,23 +7,24 @@ if __name__ == "__main__":  # files need no Prefect; the flow adds its run and i
 
     sys.exit(maintain_command())
 
-from pathlib import Path
-
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
 
 from core.planning.maintenance import describe, maintain_outputs
+from flows.parameters import File, StartJitter
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
 from tasks.logs import run_identified, shown_in_ui
+from tasks.schedule import wait_for_turn
 
 
 @flow(name="maintain", flow_run_name="maintain")
 def maintain(
-    config: Path | None = None,
-    output_dir: Path | None = None,
+    config: File = None,
+    output_dir: File = None,
     dry_run: bool = False,
     rebuild: bool = False,
-) -> str:
+    start_jitter_s: StartJitter = 0,
+) -> str | State[str]:
     """Compact finished plans, delete what is no longer needed, and see that the disk budget is kept.
 
     The event log, models, and what a plan that is not over may still need are never deleted. It may run
@@ -35,13 +36,16 @@ def maintain(
         output_dir: Folder of models, event log and dashboards. Wins over the settings file.
         dry_run: Only say what would be deleted.
         rebuild: First write dashboards, results and recommended settings of all plans anew.
+        start_jitter_s: Most seconds that a run of a schedule waits before it begins; other runs never wait.
 
     Returns:
-        What was done, in a sentence.
+        What was done, in a sentence; the state `Skipped` where a newer run of the schedule is due as well.
 
     Raises:
         RetrainError: Something could not be done, or the outputs exceed the budget; the rest was done.
     """
+    if skipped := wait_for_turn(start_jitter_s):
+        return skipped
     settings = load_settings(config, **flag_overrides(None, output_dir))
     with run_identified(), shown_in_ui():
         report = maintain_outputs(settings, dry_run=dry_run, rebuild=rebuild)

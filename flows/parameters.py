@@ -29,7 +29,7 @@ File = Annotated[Path, Field(title="path")] | None
 EnvironmentChoice = Annotated[Environment, Field(title="choose")] | None
 """What settings are fitted to."""
 
-PlanId = Annotated[str, Field(title="id", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] | None
+PlanId = Annotated[str, Field(title="id", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """A plan; its id names files."""
 
 StartJitter = Annotated[int, Field(ge=0, le=86_400)]

@@ -35,7 +35,7 @@ def retrain(
     priority_datasets: Datasets = (),
     force_retrain: bool = False,
     environment: EnvironmentChoice = None,
-    resume: PlanId = None,
+    resume: PlanId | None = None,
     config: File = None,
     data_dir: File = None,
     output_dir: File = None,
