@@ -8,7 +8,7 @@ background.
 
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -100,10 +100,15 @@ def domain_events(plan_id: str, fact: Fact) -> list[DomainEvent]:
     return found
 
 
-def regressed(plan_id: str, found: Regression) -> DomainEvent:
-    """That a new version is clearly worse than the one before it."""
-    payload = {name: round(v, 4) if isinstance(v, float) else v for name, v in found._asdict().items()}
-    return _of_dataset(METRIC_REGRESSED, found.dataset, {}, payload, plan_id)
+def regressed(plan_id: str, dataset: str, found: Sequence[Regression]) -> DomainEvent:
+    """That new versions of a dataset's models are clearly worse than those before them."""
+    payload = {
+        "regressions": [
+            {name: round(v, 4) if isinstance(v, float) else v for name, v in one._asdict().items()}
+            for one in found
+        ]
+    }
+    return _of_dataset(METRIC_REGRESSED, dataset, {}, payload, plan_id)
 
 
 def captures_changed(dataset: str, data_digest: str, num_captures: int) -> DomainEvent:
@@ -187,8 +192,8 @@ class DiskWatch:
 def _tell_regressions(output_dir: Path, plan_id: str, dataset: str) -> None:
     try:
         log = open_log(Layout(output_dir))
-        for found in find_regressions(map(log.read, log.streams()), plan_id, dataset):
-            tell(regressed(plan_id, found))
+        if found := find_regressions(map(log.read, log.streams()), plan_id, dataset):
+            tell(regressed(plan_id, dataset, found))
     except Exception as error:  # noqa: BLE001 - as above: the models are saved, whatever is said of them
         LOG.warning("%s: its versions cannot be compared: %s", dataset, error, exc_info=True)
 

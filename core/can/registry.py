@@ -85,6 +85,18 @@ def find_captures(name: str, data: DataSettings) -> list[Capture]:
     return found
 
 
+def captures_below(folder: Path) -> list[Path]:
+    """Capture files in a folder and below it, each once, by path.
+
+    Raises:
+        CaptureError: The folder cannot be read.
+    """
+    try:
+        return sorted(_walk(folder))
+    except OSError as error:
+        raise CaptureError(f"cannot look for captures below {folder}: {error}") from error
+
+
 def _refuse_two_roles(name: str, captures: list[Capture]) -> None:
     taken: dict[str, Capture] = {}
     for capture in captures:

@@ -213,13 +213,18 @@ def _misfit(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: does not hold the models it should ({error}); train its phase again")
 
 
-def graph_settings(models_dir: Path, dataset: str) -> GraphSettings:
+def graph_settings(models_dir: Path, dataset: str, sha256: str | None = None) -> GraphSettings:
     """The windows that a dataset's models were trained with.
 
+    Args:
+        models_dir: Where the models are.
+        dataset: Whose models.
+        sha256: What the fusion agent's file must hash to, None to accept any.
+
     Raises:
-        ArtifactError: The fusion agent's file is missing or damaged.
+        ArtifactError: The fusion agent's file is missing, damaged or another one.
     """
-    return GraphSettings.model_validate(_load(fusion_path(models_dir, dataset), None)["graph"])
+    return GraphSettings.model_validate(_load(fusion_path(models_dir, dataset), sha256)["graph"])
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,11 @@ class WindowScores:
 
 
 def score_windows(
-    store: GraphStore, models_dir: Path, dataset: str, training: TrainingSettings | None = None
+    store: GraphStore,
+    models_dir: Path,
+    dataset: str,
+    training: TrainingSettings | None = None,
+    sha256: str | None = None,
 ) -> WindowScores:
     """Score all windows of a store with a dataset's trained students and fusion agent.
 
@@ -248,6 +257,8 @@ def score_windows(
         models_dir: Where the models are.
         dataset: Whose models.
         training: Device, precision and micro-batch; None means the defaults.
+        sha256: What the fusion agent's file must hash to, None to accept any; its students are always those
+            that it was trained from.
 
     Raises:
         ArtifactError: A model file is missing, damaged, or was trained from other students than are there.
@@ -255,7 +266,7 @@ def score_windows(
     training = training or TrainingSettings()
     prepare_process(training)
     precision = choose_precision(training)
-    fusion, fusion_payload = load_fusion(fusion_path(models_dir, dataset), None)
+    fusion, fusion_payload = load_fusion(fusion_path(models_dir, dataset), sha256)
     students, student_payload = load_pair(
         student_path(models_dir, dataset), fusion_payload["parent_sha256"], precision.device
     )

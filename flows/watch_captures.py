@@ -1,0 +1,80 @@
+"""The sensor of captures: a flow that tells Prefect of datasets whose captures have changed."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from pydantic import Field
+
+from core.analytics.markdown import plain
+from core.events.open import bind_storage
+from core.planning.capture_watch import CaptureMemory, Watched, is_at_work, look_at_captures
+from core.planning.progress import LOG
+from settings.app import load_settings
+from tasks.domain_events import DiskWatch, captures_changed, tell
+from tasks.logs import run_identified, shown_in_ui
+
+_QUIET = ("unchanged", "told")
+
+
+@flow(name="watch-captures", flow_run_name="watch-captures")
+def watch_captures(
+    config: Path | None = None,
+    datasets: list[str] | None = None,
+    settle_s: Annotated[float, Field(ge=0)] = 30.0,
+) -> list[str]:
+    """Compare the captures of each dataset with those that its models were trained on; nothing is trained.
+
+    A dataset with other captures, or one that was never trained, is told to Prefect as
+    `can-retrain.captures.changed`, once for the same captures; an automation retrains it. Captures that are
+    still being written are left for the next look, as are those of a dataset that is being trained.
+
+    Args:
+        config: Settings file (YAML) on the machine that looks. Empty: the defaults and the environment.
+        datasets: Names of datasets; only these are looked at. Empty: your own, and those that are there.
+        settle_s: Seconds that new captures must stay as they are before they count.
+
+    Returns:
+        Names of the datasets that were told.
+
+    Raises:
+        SettingsError: Bad settings, or an unknown dataset.
+    """
+    settings = load_settings(config)
+    settings = settings.model_copy(update={"data": settings.data.absolute()})
+    layout = bind_storage(settings)
+    with run_identified(), shown_in_ui():
+        DiskWatch(layout.root).look()
+        memory = CaptureMemory.read(layout)
+        found = look_at_captures(
+            settings, memory, datasets or (), partial(time.sleep, settle_s), partial(is_at_work, layout)
+        )
+        memory.write()
+        for dataset in found:
+            _say(dataset)
+            if dataset.status == "changed":
+                tell(captures_changed(dataset.dataset, dataset.data_digest, dataset.num_captures))
+                memory.remember_told(dataset)
+        _publish(found)
+    return [dataset.dataset for dataset in found if dataset.status == "changed"]
+
+
+def _say(found: Watched) -> None:
+    say = LOG.warning if found.status == "unreadable" else LOG.debug if found.status in _QUIET else LOG.info
+    say("%s: captures %s: %s", found.dataset, found.status, found.reason)
+
+
+def _publish(found: list[Watched]) -> None:
+    rows = [
+        {
+            "dataset": plain(dataset.dataset),
+            "captures": dataset.status,
+            "why": plain(dataset.reason),
+            "number": dataset.num_captures,
+        }
+        for dataset in found
+    ]
+    create_table_artifact(rows, key="watched-captures", description="Captures of datasets, as last seen.")
