@@ -35,6 +35,7 @@ from core.planning.live_view import (
 )
 from core.planning.lock import is_held
 from core.planning.phase_views import Pulse, pulse_of, view_phase
+from core.planning.plan_claims import is_carried_out
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState
 from core.planning.remaining import NOTHING, one_after_the_other, share_done, weights
 from core.planning.resource_views import resources_view
@@ -226,7 +227,8 @@ def plan_statuses(
     for name, status in statuses.items():
         if not output_dir or status != "running" or (name == newest and is_held(output_dir)):
             continue
-        if not holders(Layout(output_dir), name, states[name]):  # on whatever machine
+        layout = Layout(output_dir)  # of this machine; who is asked for may be on any other
+        if not is_carried_out(layout, name) and not holders(layout, name, states[name]):
             statuses[name] = "interrupted"
     for name, error in problems.items():
         statuses[name] = "damaged" if isinstance(error, DamagedLogError) else "unreadable"
