@@ -7,14 +7,17 @@ if __name__ == "__main__":  # before Prefect is loaded, so that --dry-run and --
 
     sys.exit(retrain_command())
 
+from collections.abc import Sequence
 from functools import partial
 
 from prefect import State, flow, tags
+from prefect.states import Cancelled
 
 from core.analytics.results import RetrainingResults, fold_results
+from core.errors import ChainHeldError, ChainLostError
 from core.events.catalogue import to_event
 from core.logs import headline
-from core.planning.coordinator import RetrainingCoordinator
+from core.planning.coordinator import RetrainingCoordinator, RunChains, one_by_one
 from core.planning.lock import hold
 from core.planning.plan_state import PlanState
 from flows.analyze import analyze
@@ -23,6 +26,7 @@ from flows.parameters import Datasets, EnvironmentChoice, File, PlanId, StartJit
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
+from tasks.fan_out import CancelledChainsError, chain_deployments, run_on_workers
 from tasks.logs import run_logged
 from tasks.mlflow_process import live_curves
 from tasks.naming import dataset_tag, label_flow_run, plan_tags
@@ -73,12 +77,18 @@ def retrain(
     with hold(coordinator.layout.root):
         if resume:
             plan_id, begin = resume, partial(coordinator.resume, resume, data_dir)
+            to_do = coordinator.state(plan_id).unfinished_datasets
         else:
             plan = coordinator.create_retraining_plan(force_retrain, datasets, priority_datasets)
             plan_id, begin = plan.plan_id, partial(coordinator.begin, plan)
-        with run_logged(coordinator.layout, plan_id):
+            to_do = list(dict.fromkeys(step.dataset for step in plan.steps if step.action == "run"))
+        run_chains = _chains(coordinator, plan_id, to_do)
+        with coordinator.carrying_out(plan_id), run_logged(coordinator.layout, plan_id):
             begin()
-            state, analyzed = _carry_out(coordinator, plan_id, config, environment)
+            try:
+                state, analyzed = _carry_out(coordinator, plan_id, run_chains, config, environment)
+            except CancelledChainsError as error:
+                return Cancelled(message=str(error))
     if state.status != "completed":
         raise RetrainError(f"plan {plan_id} {state.status}: {failures(state)}")
     if not analyzed.is_completed():
@@ -89,8 +99,29 @@ def retrain(
     return plan_id
 
 
+def _chains(coordinator: RetrainingCoordinator, plan_id: str, datasets: Sequence[str]) -> RunChains:
+    """What carries out the chains of a plan: workers, all at once, or this process, one after the other."""
+    root = coordinator.layout.root
+
+    def run_here(dataset: str) -> None:
+        with tags(dataset_tag(dataset)):
+            ended = dataset_chain(plan_id, dataset, root, return_state=True)
+        error = ended.result(raise_on_failure=False)
+        if isinstance(error, ChainHeldError | ChainLostError):
+            raise error
+
+    name = coordinator.settings.scheduling.chain_deployment
+    if not name:
+        return one_by_one(run_here)
+    return partial(run_on_workers, coordinator.layout, plan_id, chain_deployments(name, datasets))
+
+
 def _carry_out(
-    coordinator: RetrainingCoordinator, plan_id: str, config: File, environment: EnvironmentChoice
+    coordinator: RetrainingCoordinator,
+    plan_id: str,
+    run_chains: RunChains,
+    config: File,
+    environment: EnvironmentChoice,
 ) -> tuple[PlanState, State[str]]:
     """Run every chain that is not finished, end the plan, and analyze it."""
     root, tracking = coordinator.layout.root, coordinator.settings.tracking
@@ -101,10 +132,7 @@ def _carry_out(
     )
     with tags(*found_by):
         with live_curves(root, plan_id, tracking):
-            for dataset in begun.unfinished_datasets:
-                with tags(dataset_tag(dataset)):
-                    dataset_chain(plan_id, dataset, root, return_state=True)
-            state = coordinator.finish(plan_id)
+            state = coordinator.carry_out(plan_id, run_chains)
         return state, analyze(config, environment, root, plan_id, return_state=True)
 
 
@@ -141,9 +169,18 @@ def run_complete_retraining(
 
 
 def failures(state: PlanState) -> str:
-    """The phases that failed, with their reasons, on one line."""
-    return "; ".join(
+    """The phases that failed, with their reasons, and the datasets that came to nothing, on one line."""
+    failed = [
         f"{dataset}/{phase}: {headline(phase_state.reason)}"
         for (dataset, phase), phase_state in state.phases.items()
         if phase_state.status == "failed"
+    ]
+    left = [name for name in state.datasets if _is_left(state, name)]
+    return "; ".join([*failed, *(f"{name}: not done, see the log" for name in left)])
+
+
+def _is_left(state: PlanState, dataset: str) -> bool:
+    """Whether phases of a dataset neither ended nor were given up."""
+    return bool(
+        {state.phases[dataset, phase].status for phase in state.remaining(dataset)} & {"pending", "running"}
     )

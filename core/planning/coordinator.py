@@ -1,7 +1,7 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from core.planning.disk import require_room
 from core.planning.lock import hold
 from core.planning.machine import describe_machine
 from core.planning.plan import Plan, choose_datasets, create_plan
+from core.planning.plan_claims import plan_claimed
 from core.planning.plan_state import PLAN_STATE, PlanState
 from core.planning.progress import LOG, log_progress, plan_logged
 from core.planning.registry_view import registry_view
@@ -27,6 +28,9 @@ from core.resources.profiles import fit_to_machine
 from core.resources.sampler import beside, sample_chain
 from settings.app import Settings
 from settings.errors import RetrainError, SettingsError
+
+RunChains = Callable[[Sequence[str]], object]
+"""Carries out the chains of datasets."""
 
 
 class RetrainingCoordinator:
@@ -46,6 +50,7 @@ class RetrainingCoordinator:
         self.settings = fitted.model_copy(update={"data": fitted.data.absolute()})
         self.layout = bind_storage(settings)
         self.log = open_log(self.layout)
+        self._require_claim: Callable[[], None] = lambda: None
 
     def create_retraining_plan(
         self,
@@ -94,6 +99,18 @@ class RetrainingCoordinator:
         """Log what is unwise about the settings on this machine."""
         for caution in warnings_for(self.settings, self.machine):
             LOG.warning("%s", caution)
+
+    @contextmanager
+    def carrying_out(self, plan_id: str) -> Iterator[None]:
+        """Be the one process that carries out a plan, on all machines that share its storage.
+
+        Raises:
+            LeaseHeldError: Another process carries it out.
+            EventLogError: The storage cannot be read or written.
+        """
+        with plan_claimed(self.layout, plan_id, self.settings.resources.lease_s) as require:
+            self._require_claim = require
+            yield
 
     def begin(self, plan: Plan) -> None:
         """Put the plan into the log, with where other plans stand: see ``core.planning.audit``.
@@ -167,12 +184,14 @@ class RetrainingCoordinator:
 
         Raises:
             RetrainError: Another process is carrying out a plan in this output directory.
+            LeaseLostError: Another process took it over.
             ChainHeldError: Another process works on a dataset; the others are done.
             ChainLostError: Another process took a dataset over; the others are done.
         """
-        with hold(self.layout.root), plan_logged(self.layout, plan.plan_id):
+        plan_id = plan.plan_id
+        with hold(self.layout.root), self.carrying_out(plan_id), plan_logged(self.layout, plan_id):
             self.begin(plan)
-            return self._carry_out(plan.plan_id, listener)
+            return self._carry_out(plan_id, listener)
 
     def resume_retraining_plan(
         self, plan_id: str, data_dir: Path | None = None, listener: Listener = lambda fact: None
@@ -194,23 +213,31 @@ class RetrainingCoordinator:
             ChainHeldError: Another process works on a dataset; the others are done.
             ChainLostError: Another process took a dataset over; the others are done.
         """
-        with hold(self.layout.root), plan_logged(self.layout, plan_id):
+        with hold(self.layout.root), self.carrying_out(plan_id), plan_logged(self.layout, plan_id):
             self.resume(plan_id, data_dir)
             return self._carry_out(plan_id, listener)
 
     def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
-        held: list[RetrainError] = []
+        def run_chain(dataset: str) -> None:
+            with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
+                _run_chain(chain)
+
         with interrupted_by_sigterm():
-            for dataset in self.state(plan_id).unfinished_datasets:
-                try:
-                    with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
-                        _run_chain(chain)
-                except (ChainHeldError, ChainLostError) as error:
-                    LOG.error("%s", error)
-                    held.append(error)
-            if held:  # the plan is not over: others are at it, or it is to be taken up when they are done
-                raise held[0]
-            return self.finish(plan_id)
+            return self.carry_out(plan_id, one_by_one(run_chain))
+
+    def carry_out(self, plan_id: str, run_chains: RunChains) -> PlanState:
+        """Have every chain carried out that is not finished, and end the plan.
+
+        Args:
+            plan_id: The plan.
+            run_chains: Carries out the chains of datasets, as ``one_by_one`` does; what it raises leaves the
+                plan as it is, to be taken up again.
+
+        Returns:
+            The plan's final state.
+        """
+        run_chains(self.state(plan_id).unfinished_datasets)
+        return self.finish(plan_id)
 
     def state(self, plan_id: str) -> PlanState:
         """How a plan stands."""
@@ -221,8 +248,34 @@ class RetrainingCoordinator:
         return {plan_id: self.state(plan_id) for plan_id in self.log.streams()}
 
     def _emit(self, plan_id: str, fact: Fact) -> None:
+        self._require_claim()
         self.log.append([to_event(plan_id, fact)])
         log_progress(fact)
+
+
+def one_by_one(run_chain: Callable[[str], object]) -> RunChains:
+    """Carry out chains one after the other; one that another process holds does not stop those after it.
+
+    Args:
+        run_chain: Carries out the chain of a dataset.
+
+    Returns:
+        Does so for several datasets; raises ``ChainHeldError`` or ``ChainLostError`` where others are at one:
+        the plan is not over, or to be taken up again when they are done.
+    """
+
+    def run_chains(datasets: Sequence[str]) -> None:
+        held: list[RetrainError] = []
+        for dataset in datasets:
+            try:
+                run_chain(dataset)
+            except (ChainHeldError, ChainLostError) as error:
+                LOG.error("%s", error)
+                held.append(error)
+        if held:
+            raise held[0]
+
+    return run_chains
 
 
 @contextmanager
