@@ -28,7 +28,17 @@ NUM_BACKUPS = 4
 """Files put aside that are kept: ``{name}.1`` is the newest."""
 
 _IDS: ContextVar[Mapping[str, Any]] = ContextVar("ids")
-_PASSWORD = re.compile(r"(://[^/@\s:\"]*):[^/@\s\"]+@")
+_SHOWN_SECRETS = (
+    re.compile(r"(://[^/@\s:\"]*:)[^/@\s\"]+(?=@)"),
+    re.compile(r"([?&](?:password|passwd|token|secret|api_?key|signature|sig)=)[^&#\s\"']+", re.IGNORECASE),
+    re.compile(r"(\b(?:Basic|Bearer) )[A-Za-z0-9+/=._~-]{8,}"),
+)
+"""Passwords in addresses and headers; what stands before each is kept."""
+_SECRET_VARIABLE = re.compile(
+    r"(AUTH_STRING|API_KEY|PRIVATE_KEY|SECRET|TOKEN|PASSWORD|PASSWD|WEBHOOK)(?!.*_(FILE|PATH|DIR)$)"
+)
+_SHORTEST_SECRET = 6
+"""A shorter value of a variable is no secret, but part of many words."""
 
 
 def log_ids() -> dict[str, Any]:
@@ -50,9 +60,23 @@ def identified(**ids: Any) -> Iterator[None]:
         _IDS.reset(token)
 
 
-def without_passwords(text: str) -> str:
-    """A text whose addresses no longer have their passwords."""
-    return _PASSWORD.sub(r"\1:***@", text)
+def without_secrets(text: str) -> str:
+    """A text without passwords of addresses, keys of headers, and values of variables that hold secrets."""
+    for secret in _secrets():
+        text = text.replace(secret, "***")
+    for pattern in _SHOWN_SECRETS:
+        text = pattern.sub(r"\1***", text)
+    return text
+
+
+def _secrets() -> list[str]:
+    """What the environment holds under a name that says so, longest first."""
+    values = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= _SHORTEST_SECRET and _SECRET_VARIABLE.search(name.upper())
+    }
+    return sorted(values, key=len, reverse=True)
 
 
 def headline(message: str) -> str:
@@ -61,13 +85,13 @@ def headline(message: str) -> str:
 
 
 class Sentences(logging.Formatter):
-    """Records as people read them: no traceback, no password."""
+    """Records as people read them: no traceback, no secret."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record in the given format."""
         plain = copy.copy(record)
         plain.exc_info = plain.exc_text = plain.stack_info = None
-        return without_passwords(super().format(plain))
+        return without_secrets(super().format(plain))
 
 
 class JsonLines(JsonFormatter):
@@ -90,7 +114,7 @@ class JsonLines(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
-        return without_passwords(super().format(record))
+        return without_secrets(super().format(record))
 
 
 class LogFile(RotatingFileHandler):
@@ -132,6 +156,10 @@ class LogFile(RotatingFileHandler):
         if not self._has_failed:
             self._has_failed = True
             print(f"the log {self.baseFilename} is incomplete: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def _open(self) -> Any:
+        """Open the file; a link under its name is no log of ours."""
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_opener)
 
     def close(self) -> None:
         """Close the file."""
@@ -194,4 +222,9 @@ def open_output(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > MAX_BYTES:
         path.replace(path.with_name(f"{path.name}.1"))
-    return path.open("ab")
+    return open(path, "ab", opener=_opener)
+
+
+def _opener(path: str, flags: int) -> int:
+    """Open a log, which nobody else may write, whatever the umask; and never what a link leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TextIO, get_args
 
 from core.errors import EventLogError
+from core.events.files import keep_others_out
 from core.interrupts import interrupted_by_sigterm
 from core.logs import Sentences
 from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
+from settings.names import is_plan_id
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -28,6 +30,7 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
     Returns:
         0 done, 1 something failed, 2 bad usage or settings, 130 interrupted.
     """
+    keep_others_out()
     try:
         with interrupted_by_sigterm():
             return command()
@@ -182,8 +185,8 @@ def add_environment_argument(parser: argparse.ArgumentParser) -> None:
 
 def plan_name(text: str) -> str:
     """The name of a plan, for ``argparse``: an empty one, as of an unset variable, is a mistake."""
-    if not text:
-        raise argparse.ArgumentTypeError("an empty name is no plan")
+    if not is_plan_id(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no plan" if text else "an empty name is no plan")
     return text
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from core.errors import ArtifactError
 from flows.cli import DONE, add_common_arguments, run_command, settings_of
 from settings.app import Settings
 from settings.errors import SettingsError
@@ -55,20 +56,30 @@ def score_capture(capture: Path, dataset: str, settings: Settings) -> pl.DataFra
 
     Raises:
         CaptureError: The capture cannot be read.
-        ArtifactError: The dataset's models are missing or damaged.
+        ArtifactError: The dataset's models are missing, damaged, or not those that the log tells of.
     """
     from core.can.graphs import window_capture
+    from core.events.open import open_log
     from core.planning.phases import FUSION, STUDENT
+    from core.planning.registry_view import registry_view
     from core.planning.shared_files import fetch_models
     from core.training.detector import graph_settings, score_windows
 
     layout = Layout(settings.output_dir)
+    log = open_log(layout)
+    models = registry_view(log).models
+    if (dataset, FUSION) not in models:
+        known = ", ".join(sorted(name for name, phase in models if phase == FUSION)) or "none"
+        raise ArtifactError(
+            f"there is no finished model of {dataset!r} in {log.location}; there are models of: {known}"
+        )
+    sha256 = models[dataset, FUSION].sha256
     fetch_models(layout, dataset, (STUDENT, FUSION))
     models_dir = layout.saved_models
-    graph = graph_settings(models_dir, dataset)
+    graph = graph_settings(models_dir, dataset, sha256)
     with tempfile.TemporaryDirectory() as folder:
         store = window_capture(capture, Path(folder), graph, settings.data)
-        found = score_windows(store, models_dir, dataset, settings.training)
+        found = score_windows(store, models_dir, dataset, settings.training, sha256)
         columns = {"t_start_s": store.t_start.copy(), "t_end_s": store.t_end.copy(), "alarm": found.alarm}
         return pl.DataFrame({**columns, **found.scores})
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from settings.app import Environment
-from settings.data import DatasetName
+from settings.names import PLAN_PATTERN, DatasetName
 
 BuiltIn = Literal["hcrl_ch", "hcrl_sa", "set_01", "set_02", "set_03", "set_04", "demo"]
 
@@ -29,7 +29,7 @@ File = Annotated[Path, Field(title="path")] | None
 EnvironmentChoice = Annotated[Environment, Field(title="choose")] | None
 """What settings are fitted to."""
 
-PlanId = Annotated[str, Field(title="id", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+PlanId = Annotated[str, Field(title="id", pattern=PLAN_PATTERN)]
 """A plan; its id names files."""
 
 StartJitter = Annotated[int, Field(ge=0, le=86_400)]

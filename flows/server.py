@@ -59,6 +59,8 @@ def prefect_api(output_dir: Path) -> Iterator[str]:
         return
     home = Path(os.environ.get("PREFECT_HOME") or layout.prefect_home.resolve())
     home.mkdir(parents=True, exist_ok=True)
+    if home == layout.prefect_home.resolve():
+        home.chmod(0o700)  # its database may hold secrets of blocks
     with (
         _local_server(layout.orchestrator_logs / "prefect-server.log", home) as url,
         temporary_settings({PREFECT_API_URL: url}),

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, StringConstraints
 
 from settings.group import Group
+from settings.names import DatasetName
 
 
 def _stays_below(pattern: str) -> str:
@@ -14,8 +15,6 @@ def _stays_below(pattern: str) -> str:
     return pattern
 
 
-DatasetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-"""Names files and Prefect runs, so letters, digits, ``_`` and ``-`` only."""
 Pattern = Annotated[str, AfterValidator(_stays_below)]
 MAX_EXPANSION = 100.0
 FrameText = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{1,8}#([0-9A-Fa-f]{2}){0,64}$")]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,9 @@ from settings.errors import SettingsError
 from settings.tree import flat, group_at, merge, nearest
 
 ENV_PREFIX = "CAN_RETRAIN__"
+MOST_LETTERS = 2**20
+MOST_NODES = 20_000
+"""Of a settings file: what is larger was made to fill the memory."""
 _FLAGS = ("data.data_dir", "output_dir", "environment")
 
 
@@ -59,11 +63,16 @@ def read_file(path: Path, settings: type[BaseModel]) -> Source:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            loader = yaml.SafeLoader(file)
-            node = loader.get_single_node()
+            text = file.read(MOST_LETTERS + 1)
+        if len(text) > MOST_LETTERS:
+            raise SettingsError(f"{path}: a settings file has at most {MOST_LETTERS} letters")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if node is not None:
-            _require_plain(node, path, ())
+            _require_plain(node, path, (), count(1))
         content = {} if node is None else loader.construct_document(node)
+    except RecursionError as error:
+        raise SettingsError(f"cannot read the settings file {path}: it is nested too deeply") from error
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
     except (ValueError, yaml.YAMLError) as error:
@@ -76,14 +85,18 @@ def read_file(path: Path, settings: type[BaseModel]) -> Source:
     return Source(_without_empty_groups(content, settings, ()), origins)
 
 
-def _require_plain(node: yaml.Node, path: Path, above: tuple[yaml.Node, ...]) -> None:
-    """Refuse what YAML allows and a person does not mean."""
+def _require_plain(
+    node: yaml.Node, path: Path, above: tuple[yaml.Node, ...], num_nodes: Iterator[int]
+) -> None:
+    """Refuse what YAML allows and a person does not mean: aliases of aliases of aliases count each time."""
     line = node.start_mark.line + 1
+    if next(num_nodes) > MOST_NODES:
+        raise SettingsError(f"{path}:{line}: with all its aliases, it gives more than {MOST_NODES} values")
     if any(node is outer for outer in above):
         raise SettingsError(f"{path}:{line}: a settings file cannot hold a part that contains itself")
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _require_plain(item, path, (*above, node))
+            _require_plain(item, path, (*above, node), num_nodes)
     if not isinstance(node, yaml.MappingNode):
         return
     first: dict[str, int] = {}
@@ -94,7 +107,7 @@ def _require_plain(node: yaml.Node, path: Path, above: tuple[yaml.Node, ...]) ->
         if key.value in first:
             raise SettingsError(f"{path}:{at}: {key.value} was given in line {first[key.value]} already")
         first[key.value] = at
-        _require_plain(value, path, (*above, node))
+        _require_plain(value, path, (*above, node), num_nodes)
 
 
 _NAMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")

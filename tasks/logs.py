@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
+from core.events.files import keep_others_out
 from core.logs import Sentences, identified, logged_to
 from core.planning.progress import plan_logged
 from settings.layout import Layout
@@ -30,6 +31,7 @@ def run_logged(layout: Layout, plan_id: str) -> Iterator[None]:
 @contextmanager
 def run_identified() -> Iterator[None]:
     """Put the ids of the flow run and task run at hand into every record that is logged within."""
+    keep_others_out()  # whoever started it
     flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
     with identified(
         flow_run_id=str(flow_run.flow_run.id) if flow_run and flow_run.flow_run else None,

@@ -5,6 +5,11 @@ import uuid
 from pathlib import Path
 
 
+def keep_others_out() -> None:
+    """Let others write to nothing that this process and its children make, whatever the umask was."""
+    os.umask(os.umask(0o077) | 0o022)
+
+
 def write_temp(folder: Path, content: bytes) -> Path:
     """Write a new file ``.{random}.tmp``, which no reader takes for one of its own, and fsync it.
 

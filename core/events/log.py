@@ -240,6 +240,8 @@ class EventLog:
         return any(_NAME.fullmatch(name) or name == _COMPACTED for name in names)
 
     def _known(self, stream: str) -> _Known:
+        if not _STREAM.fullmatch(stream):
+            raise EventLogError(f"{stream!r} is no name of a plan: letters, digits, '_', '-' and '.' only")
         return self._streams.setdefault(stream, _Known())
 
     def _known_for_append(self, stream: str) -> tuple[_Known, set[str]]:

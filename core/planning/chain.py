@@ -20,6 +20,7 @@ from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
     ChainStopped,
+    CheckpointWritten,
     Fact,
     GraphsBuilt,
     GraphsLost,
@@ -31,7 +32,7 @@ from core.events.catalogue import (
 )
 from core.events.open import open_log
 from core.events.projection import Following
-from core.logs import headline, identified
+from core.logs import headline, identified, without_secrets
 from core.planning.admission import Placement
 from core.planning.attempt import Attempt, choose_attempt, may_retry
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
@@ -50,6 +51,7 @@ from core.resources.process import TrainingProcess
 from core.training.job import PhaseJob
 from settings.errors import RetrainError
 from settings.layout import Layout
+from settings.names import is_dataset_name
 
 Listener = Callable[[Fact], None]
 Admit = Callable[["Chain", str], AbstractContextManager[Placement | None]]
@@ -102,6 +104,8 @@ class Chain:
         state = self._state()
         if state.created is None:
             raise RetrainError(f"plan {plan_id} is not in {self._log.location}")
+        if dataset not in state.datasets or not is_dataset_name(dataset):
+            raise RetrainError(f"plan {plan_id} has no dataset that may be named {dataset!r}")
         self.settings = state.settings_in(output_dir, data_dir)
         self.is_priority = dataset in state.created.priority
         self._admit, self._probed = admit, probe_machine()
@@ -264,6 +268,7 @@ class Chain:
                 )
         except Exception as error:
             expected, kind = isinstance(error, RetrainError | OSError), classify(error)
+            message = without_secrets(str(error))
             if isinstance(error, OSError) and kind == "bug":
                 kind = "data_error"  # a disk that is full or away, or a file that may not be read
             self.emit(
@@ -272,13 +277,13 @@ class Chain:
                     phase=phase,
                     attempt=attempt.number,
                     kind=kind,
-                    message=self._with_memory_hint(kind, str(error)),
+                    message=self._with_memory_hint(kind, message),
                     micro_batch_size=attempt.micro_batch_size,
                     report=getattr(error, "report", None),
                 )
             )
             if expected:
-                raise TrainingProcessError(kind, str(error)) from error
+                raise TrainingProcessError(kind, message) from error
             raise
         self.emit(
             PhaseFinished(
@@ -348,7 +353,8 @@ class Chain:
         built = self._built()
         if built is None:
             raise TrainingError(f"{self.dataset} has no graphs in plan {self.plan_id}: make a new plan")
-        own = REGISTRY_VIEW.fold(self._log.read(self.plan_id))
+        events = self._log.read(self.plan_id)
+        own = REGISTRY_VIEW.fold(events)
         parent = self._models().get(PARENT.get(phase, ""))
         limits = fold_pack_limits(self._log.read(stream) for stream in self._log.streams())
         return PhaseJob(
@@ -365,6 +371,9 @@ class Chain:
             micro_batch_size=attempt.micro_batch_size,
             device_name=self._machine["device_name"],
             known_limits=limits.known(self.plan_id, self.dataset, phase),
+            known_checkpoints=frozenset(
+                event.payload["sha256"] for event in events if event.type == CheckpointWritten.TYPE
+            ),
         )
 
     def next_attempt(self, phase: str) -> Attempt:

@@ -30,12 +30,12 @@ def save(path: Path, payload: dict[str, Any]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load(path: Path, sha256: str | None = None, remedy: str = "train its phase again") -> dict[str, Any]:
+def load(path: Path, sha256: str, remedy: str = "train its phase again") -> dict[str, Any]:
     """Load what `save` wrote, onto the CPU.
 
     Args:
         path: The file.
-        sha256: What its content must hash to; None accepts any content that torch can read.
+        sha256: What its content must hash to: nothing else is ever unpickled.
         remedy: What is to be done, or will be, about a file that is refused.
 
     Raises:
@@ -46,7 +46,7 @@ def load(path: Path, sha256: str | None = None, remedy: str = "train its phase a
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy}") from error
     found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256:
+    if found != sha256:
         raise ArtifactError(
             f"{path}: sha256 is {found[:12]}..., expected {sha256[:12] or 'none'}...: the file is damaged or "
             f"was replaced; {remedy}"

@@ -30,6 +30,8 @@ class CheckpointFolder:
         keep: How many of the latest are kept.
         interval_s: Least time between two, seconds; 0 means as often as there is a chance.
         clock: Seconds that never go back.
+        vouched_for: sha256 of those that may be read, as whoever can write files can write sidecars too; None
+            takes their word, where there is no log.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class CheckpointFolder:
         keep: int,
         interval_s: float,
         clock: Callable[[], float] = time.monotonic,
+        vouched_for: Collection[str] | None = None,
     ) -> None:
         self.folder, self.key, self.keep, self.interval_s = folder, key, keep, interval_s
-        self._clock = clock
+        self._clock, self._vouched_for = clock, vouched_for
         self._written_s = clock()
 
     @property
@@ -102,7 +105,9 @@ class CheckpointFolder:
             raise ArtifactError(
                 f"{sidecar}: checkpoint version {version}, this software reads {CHECKPOINT_VERSION}; {remedy}"
             )
-        return artifacts.load(sidecar.with_suffix(".pt"), sha256, remedy) if key == self.key else None
+        if key != self.key or (self._vouched_for is not None and sha256 not in self._vouched_for):
+            return None
+        return artifacts.load(sidecar.with_suffix(".pt"), sha256, remedy)
 
     def _sidecars(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*.json"))

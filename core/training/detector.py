@@ -164,12 +164,12 @@ def make_windows(scale: StateScale, students: PairScores, y: NDArray[np.uint8]) 
     return Windows(scale.apply(students.state), anomaly, attack, labels)
 
 
-def load_pair(path: Path, sha256: str | None, device: torch.device) -> tuple[ModelPair, dict[str, Any]]:
+def load_pair(path: Path, sha256: str, device: torch.device) -> tuple[ModelPair, dict[str, Any]]:
     """Load teachers or students.
 
     Args:
         path: The file.
-        sha256: What it must hash to, None to accept any.
+        sha256: What it must hash to.
         device: Where the models go.
 
     Returns:
@@ -185,7 +185,7 @@ def load_pair(path: Path, sha256: str | None, device: torch.device) -> tuple[Mod
         raise _misfit(path, error) from error
 
 
-def load_fusion(path: Path, sha256: str | None) -> tuple[Fusion, dict[str, Any]]:
+def load_fusion(path: Path, sha256: str) -> tuple[Fusion, dict[str, Any]]:
     """Load the fusion agent and the baselines; as `load_pair`."""
     payload = _load(path, sha256)
     try:
@@ -199,7 +199,7 @@ def thresholds(payload: dict[str, Any]) -> dict[str, Threshold]:
     return {name: Threshold(value, mcc) for name, (value, mcc) in payload["thresholds"].items()}
 
 
-def _load(path: Path, sha256: str | None) -> dict[str, Any]:
+def _load(path: Path, sha256: str) -> dict[str, Any]:
     payload = artifacts.load(path, sha256)
     if payload.get("version") != MODEL_FILE_VERSION:
         raise ArtifactError(
@@ -213,13 +213,13 @@ def _misfit(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: does not hold the models it should ({error}); train its phase again")
 
 
-def graph_settings(models_dir: Path, dataset: str, sha256: str | None = None) -> GraphSettings:
+def graph_settings(models_dir: Path, dataset: str, sha256: str) -> GraphSettings:
     """The windows that a dataset's models were trained with.
 
     Args:
         models_dir: Where the models are.
         dataset: Whose models.
-        sha256: What the fusion agent's file must hash to, None to accept any.
+        sha256: What the fusion agent's file must hash to.
 
     Raises:
         ArtifactError: The fusion agent's file is missing, damaged or another one.
@@ -247,8 +247,8 @@ def score_windows(
     store: GraphStore,
     models_dir: Path,
     dataset: str,
-    training: TrainingSettings | None = None,
-    sha256: str | None = None,
+    training: TrainingSettings | None,
+    sha256: str,
 ) -> WindowScores:
     """Score all windows of a store with a dataset's trained students and fusion agent.
 
@@ -257,8 +257,7 @@ def score_windows(
         models_dir: Where the models are.
         dataset: Whose models.
         training: Device, precision and micro-batch; None means the defaults.
-        sha256: What the fusion agent's file must hash to, None to accept any; its students are always those
-            that it was trained from.
+        sha256: What the fusion agent's file must hash to; its students are those that it was trained from.
 
     Raises:
         ArtifactError: A model file is missing, damaged, or was trained from other students than are there.

@@ -32,6 +32,8 @@ class PhaseJob:
         micro_batch_size: Graphs per forward/backward; results do not depend on it.
         device_name: Name of the GPU, or of the CPU, that it runs on.
         known_limits: What the log says of how much packs may hold.
+        known_checkpoints: sha256 of the checkpoints that the log tells of; no other one is gone on from. None
+            where there is no log.
     """
 
     plan_id: str
@@ -47,6 +49,7 @@ class PhaseJob:
     micro_batch_size: int
     device_name: str = ""
     known_limits: KnownLimits = field(default_factory=KnownLimits)
+    known_checkpoints: frozenset[str] | None = None
 
     @property
     def target(self) -> str:

@@ -107,6 +107,7 @@ class Workbench:
             f"{job.plan_id}/{job.data_digest}/{job.settings_digest}/{job.parent_sha256}",
             self.training.keep_checkpoints,
             self.training.checkpoint_interval_s,
+            vouched_for=job.known_checkpoints,
         )
         known = job.known_limits.own.get(model)
         return Run(job.dataset, job.phase, model, checkpoints, self.emit, known)

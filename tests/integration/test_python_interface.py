@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.events.catalogue import Fact, PhaseFinished
+from core.events.catalogue import Fact, ModelSaved, PhaseFinished
 from core.events.log import EventLog
 from core.events.telemetry import read_telemetry
 from core.planning.phases import MODEL_PHASES, PHASES
@@ -51,7 +51,8 @@ def test_a_trainer_trains_the_whole_chain_with_an_optimized_configuration(
     assert result.models.keys() == set(MODEL_PHASES)
     assert [fact.phase for fact in seen if isinstance(fact, PhaseFinished)] == list(PHASES)
     assert all(folder["num_windows"] for folder in result.metrics["student_gat"].values())
-    saved = load(layout.saved_models / "best_teacher_model_demo.pth")
+    [teacher] = [fact for fact in seen if isinstance(fact, ModelSaved) and fact.phase == "teacher"]
+    saved = load(layout.saved_models / "best_teacher_model_demo.pth", teacher.sha256)
     assert saved["vgae"]["ids.table.weight"].shape == saved["gat"]["ids.table.weight"].shape == (128, 16)
     [plan_id] = EventLog(layout.events).streams()
     assert next(iter(EventLog(layout.events).read(plan_id))).payload["force"] is True

@@ -127,7 +127,8 @@ def test_two_chains_with_the_same_seed_give_the_same_files(tmp_path: Path) -> No
 def test_the_detector_scores_any_store_with_the_saved_models(chain: tuple[Path, Recorder]) -> None:
     folder, recorder = chain
     store = open_graph_store(folder / "store")
-    found = score_windows(store, folder / "saved_models", "synthetic")
+    [fusion] = [saved for saved in recorder.of(ModelSaved) if saved.phase == "fusion"]
+    found = score_windows(store, folder / "saved_models", "synthetic", None, fusion.sha256)
     assert set(found.scores) == set(found.thresholds) == MODELS - {"teacher_vgae", "teacher_gat"}
     tests = np.flatnonzero(store.split == TEST)
     expected = next(f for f in recorder.of(ModelEvaluated) if f.model == "fusion")
