@@ -5,6 +5,7 @@ trains, the concurrency limits of that machine's GPUs and processors.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,12 +53,19 @@ def apply_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file (YAML), for the group scheduling"
     )
+    parser.add_argument(
+        "--webhook-url",
+        metavar="URL",
+        default=os.environ.get("CAN_RETRAIN_WEBHOOK_URL"),
+        help="where automations send notifications, kept as a secret of the server; the variable "
+        "CAN_RETRAIN_WEBHOOK_URL says the same, and is seen in no list of processes",
+    )
     arguments = parser.parse_args(argv)
     if arguments.check:
         return run_command(_check)
     if arguments.machine:
         return run_command(lambda: _apply(_machine_limits(arguments.config, arguments.reset)))
-    return run_command(lambda: _apply(_everything(arguments.reset)))
+    return run_command(lambda: _apply(_everything(arguments.reset, arguments.webhook_url)))
 
 
 def _check() -> int:
@@ -72,11 +80,23 @@ def _check() -> int:
     return DONE
 
 
-def _everything(reset: bool) -> "Callable[[SyncPrefectClient], list[Change]]":
+def make_automations() -> None:
+    """The step of ``prefect.yaml`` that makes the automations of deployments, once those are there."""
+    from deployments.automations import ensure_automations
+
+    _apply(ensure_automations)
+
+
+def _everything(reset: bool, webhook_url: str | None) -> "Callable[[SyncPrefectClient], list[Change]]":
+    from deployments.automations import ensure_automations
     from deployments.variables import ensure_variables
     from deployments.work_pools import ensure_work_pools
 
-    return lambda client: [*ensure_work_pools(client), *ensure_variables(client, reset)]
+    return lambda client: [
+        *ensure_work_pools(client),
+        *ensure_variables(client, reset),
+        *ensure_automations(client, webhook_url),
+    ]
 
 
 def _machine_limits(config: Path | None, reset: bool) -> "Callable[[SyncPrefectClient], list[Change]]":
