@@ -6,11 +6,11 @@ plan that did not get any further the last times; and captures and drift are tol
 an event says is put into parameters and messages as JSON only: it is never a template itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
+from prefect.server.events.schemas.automations import AutomationCreate
 from prefect.types import SecretDict
 from pydantic import SecretStr
 
@@ -91,6 +92,20 @@ def ensure_automations(client: SyncPrefectClient, webhook_url: str | None = None
     known = _Known(_deployment_id(client), webhook)
     there = {automation.name: automation for automation in client.read_automations()}
     return changes + [_ensure(client, rule, known, there.get(rule.name)) for rule in rules()]
+
+
+def check_automations() -> Iterator[str]:
+    """Check every automation as the server does, templates included.
+
+    Yields:
+        What is wrong, a sentence each.
+    """
+    for rule in rules():
+        action = rule.action(_Known(uuid4(), uuid4()))
+        try:
+            AutomationCreate.model_validate(_core(rule, action).model_dump(mode="json"))
+        except ValueError as error:
+            yield f"{rule.name}: {error}"
 
 
 def rules(lost_after_s: float = 3 * HEARTBEAT_S) -> list[Rule]:
@@ -231,14 +246,7 @@ def _ensure(client: SyncPrefectClient, rule: Rule, known: _Known, there: Automat
     action = rule.action(known)
     if isinstance(action, str):
         return Change(thing, "waiting", action)
-    wanted = AutomationCore(
-        name=rule.name,
-        description=rule.description,
-        enabled=there.enabled if there else True,
-        tags=["can-ids"],
-        trigger=rule.trigger,
-        actions=[action],
-    )
+    wanted = _core(rule, action, there is None or there.enabled)
     if there is None:
         client.create_automation(wanted)
         return Change(thing, "made")
@@ -247,6 +255,17 @@ def _ensure(client: SyncPrefectClient, rule: Rule, known: _Known, there: Automat
     # What is not set explicitly would not be sent, even a trigger's type.
     client.update_automation(there.id, AutomationCore.model_validate(wanted.model_dump()))
     return Change(thing, "changed")
+
+
+def _core(rule: Rule, action: ActionTypes | str, enabled: bool = True) -> AutomationCore:
+    return AutomationCore(
+        name=rule.name,
+        description=rule.description,
+        enabled=enabled,
+        tags=["can-ids"],
+        trigger=rule.trigger,
+        actions=[action],
+    )
 
 
 def _ensure_webhook(client: SyncPrefectClient, url: str | None) -> tuple[UUID | None, list[Change]]:

@@ -15,6 +15,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from pydantic import ValidationError
 
+from deployments.automations import check_automations, rules
 from deployments.job_templates import check_template
 from deployments.variables import VARIABLES
 from deployments.work_pools import QUEUES, WORK_POOLS
@@ -54,11 +55,9 @@ def check_deployments(file: Path = ROOT / "prefect.yaml") -> tuple[list[str], li
         problems += [f"{file.name}: {name}: {problem}" for problem in wrong]
     for pool in WORK_POOLS:
         problems += [f"work pool {pool.name}: {problem}" for problem in check_template(pool)]
-    return [
-        f"{len(names)} deployments",
-        f"{len(WORK_POOLS)} work pools",
-        f"{len(VARIABLES)} variables",
-    ], problems
+    problems += [f"automation {problem}" for problem in check_automations()]
+    made = {"deployments": names, "work pools": WORK_POOLS, "variables": VARIABLES, "automations": rules()}
+    return [f"{len(things)} {kind}" for kind, things in made.items()], problems
 
 
 def _file_problems(raw: Mapping[str, Any]) -> Iterator[str]:
