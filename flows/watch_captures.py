@@ -2,10 +2,9 @@
 
 import time
 from functools import partial
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
@@ -13,19 +12,19 @@ from core.analytics.markdown import plain
 from core.events.open import bind_storage
 from core.planning.capture_watch import CaptureMemory, Watched, is_at_work, look_at_captures
 from core.planning.progress import LOG
+from flows.parameters import Datasets, File
 from settings.app import load_settings
 from tasks.domain_events import DiskWatch, captures_changed, tell
 from tasks.logs import run_identified, shown_in_ui
+from tasks.schedule import wait_for_turn
 
 _QUIET = ("unchanged", "told")
 
 
 @flow(name="watch-captures", flow_run_name="watch-captures")
 def watch_captures(
-    config: Path | None = None,
-    datasets: list[str] | None = None,
-    settle_s: Annotated[float, Field(ge=0)] = 30.0,
-) -> list[str]:
+    datasets: Datasets = (), settle_s: Annotated[float, Field(ge=0, le=3600)] = 30.0, config: File = None
+) -> list[str] | State[Any]:
     """Compare the captures of each dataset with those that its models were trained on; nothing is trained.
 
     A dataset with other captures, or one that was never trained, is told to Prefect as
@@ -33,16 +32,18 @@ def watch_captures(
     still being written are left for the next look, as are those of a dataset that is being trained.
 
     Args:
-        config: Settings file (YAML) on the machine that looks. Empty: the defaults and the environment.
         datasets: Names of datasets; only these are looked at. Empty: your own, and those that are there.
         settle_s: Seconds that new captures must stay as they are before they count.
+        config: Settings file (YAML) on the machine that looks. None: the defaults and the environment.
 
     Returns:
-        Names of the datasets that were told.
+        Names of the datasets that were told; the state `Skipped` where a newer look is due as well.
 
     Raises:
         SettingsError: Bad settings, or an unknown dataset.
     """
+    if skipped := wait_for_turn(0):
+        return skipped
     settings = load_settings(config)
     settings = settings.model_copy(update={"data": settings.data.absolute()})
     layout = bind_storage(settings)
@@ -50,7 +51,7 @@ def watch_captures(
         DiskWatch(layout.root).look()
         memory = CaptureMemory.read(layout)
         found = look_at_captures(
-            settings, memory, datasets or (), partial(time.sleep, settle_s), partial(is_at_work, layout)
+            settings, memory, datasets, partial(time.sleep, settle_s), partial(is_at_work, layout)
         )
         memory.write()
         for dataset in found:

@@ -1,8 +1,8 @@
 """The watch on drift: a flow that tells Prefect of datasets whose recent traffic scores otherwise now."""
 
-from pathlib import Path
+from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 
 from core.analytics.drift_markdown import drift_markdown
@@ -10,14 +10,16 @@ from core.analytics.markdown import plain
 from core.events.open import bind_storage
 from core.planning.drift_watch import DriftMemory, DriftSeen, look_for_drift, watched_datasets
 from core.planning.progress import LOG
+from flows.parameters import Datasets, File
 from settings.app import load_settings
 from tasks.domain_events import drift_found, tell
 from tasks.logs import run_identified, shown_in_ui
 from tasks.naming import artifact_key
+from tasks.schedule import wait_for_turn
 
 
 @flow(name="watch-drift", flow_run_name="watch-drift")
-def watch_drift(config: Path | None = None, datasets: list[str] | None = None) -> list[str]:
+def watch_drift(datasets: Datasets = (), config: File = None) -> list[str] | State[Any]:
     """Score each dataset's recent traffic with its champion, and compare the scores with validation's.
 
     Recent traffic lies in the folder `drift.recent_dir` of the settings, a folder for each dataset. Where
@@ -25,15 +27,17 @@ def watch_drift(config: Path | None = None, datasets: list[str] | None = None) -
     trained on; an automation retrains them. Each look is an artifact, `drift-{dataset}`.
 
     Args:
-        config: Settings file (YAML) on the machine that looks. Empty: the defaults and the environment.
         datasets: Names of datasets; only these are looked at. Empty: all with recent traffic.
+        config: Settings file (YAML) on the machine that looks. None: the defaults and the environment.
 
     Returns:
-        Names of the datasets that were told.
+        Names of the datasets that were told; the state `Skipped` where a newer look is due as well.
 
     Raises:
         SettingsError: Bad settings, or an unknown dataset.
     """
+    if skipped := wait_for_turn(0):
+        return skipped
     settings = load_settings(config)
     settings = settings.model_copy(update={"data": settings.data.absolute()})
     layout = bind_storage(settings)
@@ -41,7 +45,7 @@ def watch_drift(config: Path | None = None, datasets: list[str] | None = None) -
     with run_identified(), shown_in_ui():
         if settings.drift.recent_dir is None:
             LOG.info("drift is not looked for: drift.recent_dir is not set")
-        for dataset in watched_datasets(settings, datasets or ()):
+        for dataset in watched_datasets(settings, datasets):
             memory = DriftMemory.read(layout, dataset)
             found = look_for_drift(settings, dataset, memory.told_for)
             say = LOG.warning if found.status in ("drifted", "failed") else LOG.info
