@@ -68,7 +68,7 @@ def retrain_command(argv: Sequence[str] | None = None) -> int:
         "--resume",
         type=plan_name,
         metavar="PLAN_ID",
-        help="go on with an interrupted plan, as it was planned",
+        help="go on with an interrupted plan, as it was planned; `latest` is the newest one",
     )
     parser.add_argument(
         "--data-dir",
@@ -256,11 +256,14 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from core.analytics.summary import print_results
     from core.events.catalogue import PlanResumed
     from core.planning.coordinator import RetrainingCoordinator
+    from core.planning.interrupted import LATEST, newest_interrupted
     from core.planning.lock import hold
     from core.planning.progress import LOG
 
     # Bad usage, and a directory in use or not writable, are said before anything is started.
     coordinator = RetrainingCoordinator(settings_of(arguments))
+    if arguments.resume == LATEST:
+        arguments.resume = newest_interrupted(coordinator.log)
     if arguments.resume:
         coordinator.resumable(arguments.resume)
     else:

@@ -13,6 +13,7 @@ from flows.sample_resources import sampling
 from settings.app import flag_overrides, read_settings
 from settings.layout import Layout
 from tasks.admission import admitted, is_on_worker
+from tasks.domain_events import telling
 from tasks.logs import run_logged
 from tasks.phases import phase_task
 
@@ -49,7 +50,7 @@ def dataset_chain(
     admit = partial(admitted, scheduling=settings.scheduling) if is_on_worker() else at_once
     with (
         run_logged(Layout(root), plan_id),
-        Chain(root, plan_id, dataset, data_dir=found_in, admit=admit) as chain,
+        Chain(root, plan_id, dataset, telling(root, plan_id), found_in, admit) as chain,
         sampling(root, plan_id, dataset, chain.settings.resources, chain.training_pids),
         shown_progress(root, plan_id, dataset),
     ):

@@ -18,6 +18,7 @@ from core.errors import ChainHeldError, ChainLostError
 from core.events.catalogue import to_event
 from core.logs import headline
 from core.planning.coordinator import RetrainingCoordinator, RunChains, one_by_one
+from core.planning.interrupted import LATEST, newest_interrupted
 from core.planning.lock import hold
 from core.planning.plan_state import PlanState
 from flows.analyze import analyze
@@ -26,6 +27,7 @@ from flows.parameters import Datasets, EnvironmentChoice, File, PlanId, StartJit
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
+from tasks.domain_events import tell_of
 from tasks.fan_out import CancelledChainsError, chain_deployments, run_on_workers
 from tasks.logs import run_logged
 from tasks.mlflow_process import live_curves
@@ -56,7 +58,8 @@ def retrain(
         force_retrain: Retrain everything, even what is up to date.
         environment: What to fit settings to: `auto`, `gpu`, `cpu`, or `ci` for a quick run. None: as the
             settings of the machine say.
-        resume: Id of an interrupted plan to go on with, instead of making a new one.
+        resume: Id of an interrupted plan to go on with, instead of making a new one; `latest` is the newest,
+            unless it got no further the last times.
         config: Settings file (YAML) on the machine that trains. None: the defaults and the environment.
         data_dir: Folder of the captures. Wins over the settings file and, with `resume`, over the plan.
         output_dir: Folder of models, event log and dashboards. Wins over the settings file.
@@ -72,11 +75,12 @@ def retrain(
     if skipped := wait_for_turn(start_jitter_s):
         return skipped
     coordinator = RetrainingCoordinator(
-        load_settings(config, **flag_overrides(data_dir, output_dir, environment))
+        load_settings(config, **flag_overrides(data_dir, output_dir, environment)), tell_of
     )
     with hold(coordinator.layout.root):
         if resume:
-            plan_id, begin = resume, partial(coordinator.resume, resume, data_dir)
+            plan_id = newest_interrupted(coordinator.log) if resume == LATEST else resume
+            begin = partial(coordinator.resume, plan_id, data_dir)
             to_do = coordinator.state(plan_id).unfinished_datasets
         else:
             plan = coordinator.create_retraining_plan(force_retrain, datasets, priority_datasets)

@@ -139,8 +139,14 @@ def tell(event: DomainEvent) -> None:
         LOG.warning("Prefect is not told of %s: %s", event.name, error, exc_info=True)
 
 
-def told(output_dir: Path, plan_id: str) -> Listener:
-    """A listener that tells Prefect of every fact of a plan that others may want to react to.
+def tell_of(plan_id: str, fact: Fact) -> None:
+    """Tell Prefect of a fact that others may want to react to."""
+    for event in domain_events(plan_id, fact):
+        tell(event)
+
+
+def telling(output_dir: Path, plan_id: str) -> Listener:
+    """A listener of a chain that tells Prefect of its facts, of a full disk, and of models that got worse.
 
     It is told new facts only, so a plan that is taken up again tells nothing twice.
 
@@ -151,8 +157,7 @@ def told(output_dir: Path, plan_id: str) -> Listener:
     disk = DiskWatch(output_dir)
 
     def listen(fact: Fact) -> None:
-        for event in domain_events(plan_id, fact):
-            tell(event)
+        tell_of(plan_id, fact)
         disk.look()
         if isinstance(fact, ChainFinished) and fact.status == "completed":
             _tell_regressions(output_dir, plan_id, fact.dataset)

@@ -38,18 +38,22 @@ class RetrainingCoordinator:
 
     Args:
         settings: Settings as loaded; fitted to this machine here, with absolute folders of captures.
+        listener: Told of every fact about a plan itself, with the plan's id, after it is in the log.
 
     Raises:
         SettingsError: The output directory is bound to other storage.
         StorageError: Shared storage cannot be reached.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, listener: Callable[[str, Fact], None] = lambda plan_id, fact: None
+    ) -> None:
         self.machine = probe_machine()
         fitted = fit_to_machine(settings, self.machine)
         self.settings = fitted.model_copy(update={"data": fitted.data.absolute()})
         self.layout = bind_storage(settings)
         self.log = open_log(self.layout)
+        self._listener = listener
         self._require_claim: Callable[[], None] = lambda: None
 
     def create_retraining_plan(
@@ -251,6 +255,7 @@ class RetrainingCoordinator:
         self._require_claim()
         self.log.append([to_event(plan_id, fact)])
         log_progress(fact)
+        self._listener(plan_id, fact)
 
 
 def one_by_one(run_chain: Callable[[str], object]) -> RunChains:
