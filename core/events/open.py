@@ -88,7 +88,7 @@ def open_store(layout: Layout, part: Part) -> SegmentStore:
     if bound is None:
         return LocalStore(layout.root / part)
     _require_identity(bound, layout)
-    return _open(bound.storage, part)
+    return open_storage(bound.storage, part)
 
 
 def is_shared(layout: Layout) -> bool:
@@ -118,7 +118,8 @@ def _require_no_log(layout: Layout, storage: StorageSettings) -> None:
         )
 
 
-def _open(storage: StorageSettings, part: str) -> SegmentStore:
+def open_storage(storage: StorageSettings, part: str) -> SegmentStore:
+    """One part of shared storage, whether or not an output directory is bound to it."""
     if storage.is_bucket:
         from core.events.object_store import ObjectStore
 
@@ -133,13 +134,13 @@ def _identify(storage: StorageSettings) -> str:
             f"storage.url: {storage.place} is no folder on this machine: mount it, or make it if this is its "
             "first use"
         )
-    store = _open(storage, "")
+    store = open_storage(storage, "")
     attempt(store, lambda: store.put_if_absent(*_IDENTITY, uuid.uuid4().hex.encode()))
     return attempt(store, lambda: store.read(*_IDENTITY)).decode(errors="replace")
 
 
 def _require_identity(bound: _Binding, layout: Layout) -> None:
-    found = read_blob(_open(bound.storage, ""), *_IDENTITY)
+    found = read_blob(open_storage(bound.storage, ""), *_IDENTITY)
     if found != bound.identity.encode():
         raise StorageError(
             f"{bound.storage.place} is not the storage that {layout.root} is bound to ({POINTER}): "
