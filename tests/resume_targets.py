@@ -1,13 +1,15 @@
-"""Phases that kill their own process at an exact moment; called in the training process by tests."""
+"""Phases that end at an exact moment; called in the training process by tests."""
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from core.events.catalogue import Emit
+from core.events.stopping import stop_asked
 from core.training import passes, phases, workbench
 from core.training.job import PhaseJob
 from core.training.loop import Learner, Plan, Validate, fit
@@ -18,7 +20,7 @@ from settings.training import TrainingSettings
 
 @dataclass(frozen=True)
 class Moment:
-    """When to die.
+    """When to end.
 
     Attributes:
         model: While which model is trained.
@@ -26,12 +28,14 @@ class Moment:
             there but its sidecar; ``validation``.
         epoch: The epoch.
         num_steps: Steps of the epoch that are done, the last one included.
+        by: ``killed`` on the spot, or ``interrupted``: the supervisor is, by Ctrl-C, and asks to stop.
     """
 
     model: str
     doing: Literal["step", "vouching", "validation"]
     epoch: int
     num_steps: int = 0
+    by: Literal["killed", "interrupted"] = "killed"
 
 
 def train(job: PhaseJob, moment: Moment | None, emit: Emit) -> None:
@@ -47,8 +51,12 @@ def train_on_one_cpu(job: PhaseJob, emit: Emit) -> None:
     phases.PHASES[job.phase](job, emit)
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _end(moment: Moment) -> None:
+    if moment.by == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getppid(), signal.SIGINT)
+    while not stop_asked():
+        time.sleep(0.01)
 
 
 def _fit_until(moment: Moment) -> Callable[..., None]:
@@ -65,7 +73,7 @@ def _fit_until(moment: Moment) -> Callable[..., None]:
         def step(index: int, seed: int) -> Any:
             loss = update(index, seed)
             if moment.doing == "step" and seed == last:
-                _die()
+                _end(moment)
             return loss
 
         def plan_epoch(epoch: int) -> Any:
@@ -73,16 +81,15 @@ def _fit_until(moment: Moment) -> Callable[..., None]:
             return plan(epoch)
 
         def validate_epoch() -> tuple[float, float | None]:
-            found = validate()
             if moment.doing == "validation" and epochs_begun[-1] == moment.epoch:
-                _die()
-            return found
+                _end(moment)
+            return validate()
 
         sidecar = run.checkpoints.folder / f"epoch-{moment.epoch:06d}-step-{moment.num_steps:08d}.json"
 
         def replace(self: Path, target: Path) -> Path:
             if moment.doing == "vouching" and target == sidecar:
-                _die()
+                _end(moment)
             return rename(self, target)
 
         learner.step = step  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from typing import Any
 from core.errors import ArtifactError, CaptureError, GraphStoreError, TrainingError, TrainingProcessError
 from core.events.catalogue import ChainStarted, Emit
 from core.events.heartbeat import beat
+from core.events.stopping import heeding_stops, stop_asked
 from core.resources.process import TrainingProcess
 from settings.errors import SettingsError
 
@@ -45,6 +46,22 @@ def say(text: str, emit: Emit) -> None:
 def say_and_touch(path: Path, emit: Emit) -> None:
     emit(ChainStarted(dataset="first"))
     path.touch()
+
+
+def tell_and_interrupt(emit: Emit) -> None:
+    emit(ChainStarted(dataset="told"))
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(3600)
+
+
+def interrupt_twice(emit: Emit) -> None:
+    del emit
+    with heeding_stops():
+        os.kill(os.getppid(), signal.SIGINT)
+        while not stop_asked():
+            time.sleep(0.01)
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(3600)
 
 
 def hold(num_bytes: int, emit: Emit) -> int:

@@ -246,7 +246,7 @@ def _apply_to_chain(state: PlanState, fact: ChainStarted | ChainStopped | ChainF
     if state.open_chains.get(fact.dataset) != fact.holder:
         return state  # another works on it by now
     phases = {
-        name: replace(phase, status="interrupted", reason=fact.reason)
+        name: replace(phase, status="interrupted", reason=f"broken off: {fact.reason}")
         if name[0] == fact.dataset and phase.status == "running"
         else phase
         for name, phase in state.phases.items()

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from core.can.demo import ensure_demo
+from settings.data import DemoSettings
 from tests.commands import wait_for
+from tests.places import Place, make_place
 
 
 @pytest.fixture
@@ -30,3 +33,24 @@ def small_cgroup() -> Iterator[Path]:
     finally:
         wait_for(lambda: not (folder / "cgroup.procs").read_text())
         folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few seconds of simulated traffic."""
+    return ensure_demo(DemoSettings(duration_s=4.0, cache_dir=tmp_path_factory.mktemp("simulated")))
+
+
+@pytest.fixture
+def place(tmp_path: Path, captures: Path) -> Place:
+    """Where a plan may be carried out."""
+    return make_place(tmp_path, captures)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Place:
+    """The same plan, carried out by one process that nobody disturbed."""
+    place = make_place(tmp_path_factory.mktemp("uninterrupted"), captures)
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    return place

@@ -1,28 +1,20 @@
 """Plans under SIGKILL: whoever dies, wherever and however often, the models come out the same to the byte."""
 
-import hashlib
 import random
 import shutil
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from core.analytics.results import DatasetResult, fold_results
-from core.can.demo import ensure_demo
-from core.events.catalogue import EpochFinished, Fact, GraphsBuilt, GraphsLost, PhaseFailed, to_fact
+from core.events.catalogue import GraphsBuilt, GraphsLost, PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.lock import is_held
 from core.planning.plan_state import PLAN_STATE
-from settings.data import DemoSettings
-from settings.layout import Layout
-from tests.commands import ROOT, TINY, processes_that_name, run, start, wait_for
+from tests.commands import processes_that_name, run, wait_for
+from tests.places import Place, require_same
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS = (
@@ -37,104 +29,11 @@ KILLS = (
 """Who dies when: between any two facts that a resume could take for more, or less, than they are."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A folder with captures, settings and outputs, as a working directory that settings are relative to."""
-
-    folder: Path
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.folder / "out")
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return start(
-            "tests.in_process", "settings.yaml", "out", *arguments, cwd=self.folder, PYTHONPATH=str(ROOT)
-        )
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def plan(self) -> str:
-        (plan_id,) = EventLog(self.layout.events).streams()
-        return plan_id
-
-    def events(self) -> list[Event]:
-        return EventLog(self.layout.events).read(self.plan())
-
-    def facts(self) -> list[Fact]:
-        return [to_fact(event) for event in self.events()]
-
-    def models(self) -> dict[str, str]:
-        return {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in self.layout.saved_models.iterdir()
-            if not path.name.startswith(".")
-        }
-
-    def results(self) -> DatasetResult:
-        return fold_results(self.events()).datasets["car"]
-
-
-@pytest.fixture(scope="module")
-def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure_demo(DemoSettings(duration_s=4.0, cache_dir=tmp_path_factory.mktemp("simulated")))
-
-
-def make_place(folder: Path, captures: Path) -> Place:
-    settings: dict[str, Any] = {
-        **TINY,
-        "data": {"data_dir": "captures", "datasets": {"car": {"folder": "car"}}},
-        "training": {**TINY["training"], "epochs": 2, "num_threads": 1},
-    }
-    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
-    shutil.copytree(captures, folder / "captures" / "car")
-    return Place(folder)
-
-
-@pytest.fixture
-def place(tmp_path: Path, captures: Path) -> Place:
-    return make_place(tmp_path, captures)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Place:
-    place = make_place(tmp_path_factory.mktemp("uninterrupted"), captures)
-    done = place.run()
-    assert done.returncode == 0, done.stderr
-    return place
-
-
 def require_dead(place: Place, done: "subprocess.CompletedProcess[str]") -> list[Event]:
     """The process was killed and nothing of it is left; the events it leaves behind."""
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
     wait_for(lambda: not processes_that_name(place.plan()), timeout_s=10)
     return place.events()
-
-
-def require_same(place: Place, uninterrupted: Place, left_behind: list[list[Event]]) -> None:
-    """Models, thresholds and metrics are those of a plan that nobody disturbed, and the log has it all."""
-    assert place.models() == uninterrupted.models()
-    results, expected = place.results(), uninterrupted.results()
-    assert (results.thresholds, results.metrics) == (expected.thresholds, expected.metrics)
-    assert results.status == "completed"
-    events = place.events()
-    assert [event.position for event in events] == list(range(len(events)))
-    for before in left_behind:
-        assert events[: len(before)] == before
-    assert epochs(place) == epochs(uninterrupted)
-    assert not processes_that_name(place.plan())
-
-
-def epochs(place: Place) -> dict[str, list[int]]:
-    """Epochs of each model that the log knows of, one that came twice counted once."""
-    found: dict[str, set[int]] = {}
-    for fact in place.facts():
-        if isinstance(fact, EpochFinished):
-            found.setdefault(fact.model, set()).add(fact.epoch)
-    return {model: sorted(numbers) for model, numbers in found.items()}
 
 
 def test_a_plan_killed_at_every_boundary_loses_nothing(place: Place, uninterrupted: Place) -> None:
