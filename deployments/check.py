@@ -124,6 +124,8 @@ def _deployment_problems(
             ConcurrencyLimitConfig.model_validate(limit)
         except ValidationError as error:
             yield f"concurrency_limit: {error}"
+    if "schedules" not in given:
+        yield "without `schedules`, even an empty list, `prefect deploy` asks for them at a terminal"
     schedules = given.get("schedules") or []
     for schedule in schedules:
         if not schedule.get("slug"):

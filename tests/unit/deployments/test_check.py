@@ -73,6 +73,10 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "cron": (_schedule(cron="0 25 * * *"), "nightly.*schedule nightly.*cron"),
     "time zone": (_schedule(timezone="Europe/Nowhere"), "nightly.*schedule nightly.*timezone"),
     "no time zone": (_schedule(timezone=None), "nightly.*no time zone"),
+    "no schedules": (
+        lambda _, deployments: deployments["analytics"].pop("schedules"),
+        "analytics.*asks for them",
+    ),
     "no slug": (_schedule(slug=None), "nightly.*without a slug"),
     "version": (_nightly(version="0.0.1"), "nightly.*0.0.1 is not that of pyproject.toml"),
     "no description": (_nightly(description=""), "nightly.*no description"),
