@@ -8,7 +8,7 @@ let source = null;
 let curves = { models: [] };
 let lastMessage = 0;
 const TONES = { completed: "good", running: "", interrupted: "warn", failed: "bad", blocked: "warn", damaged: "bad", unreadable: "bad" };
-const MARKS = { completed: "✓", running: "▸", failed: "✗", blocked: "⊘", skipped: "=", pending: "·" };
+const MARKS = { completed: "✓", running: "▸", interrupted: "‖", failed: "✗", blocked: "⊘", skipped: "=", pending: "·" };
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);

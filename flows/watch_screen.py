@@ -39,14 +39,30 @@ _UNICODE = _Glyphs(
     "╸",
     "─",
     "▁▂▃▄▅▆▇█",
-    {"completed": "✓", "running": "▸", "failed": "✗", "blocked": "⊘", "skipped": "=", "pending": "·"},
+    {
+        "completed": "✓",
+        "running": "▸",
+        "interrupted": "‖",
+        "failed": "✗",
+        "blocked": "⊘",
+        "skipped": "=",
+        "pending": "·",
+    },
 )
 _ASCII = _Glyphs(
     "#",
     "#",
     ".",
     "_.-=*#",
-    {"completed": "+", "running": ">", "failed": "x", "blocked": "!", "skipped": "=", "pending": "."},
+    {
+        "completed": "+",
+        "running": ">",
+        "interrupted": "|",
+        "failed": "x",
+        "blocked": "!",
+        "skipped": "=",
+        "pending": ".",
+    },
 )
 
 

@@ -4,6 +4,7 @@ from core.analytics.advice.judging import sentence
 from core.events.catalogue import (
     CaptureRefused,
     ChainFinished,
+    ChainStopped,
     CheckpointRefused,
     Fact,
     GraphsBuilt,
@@ -122,6 +123,8 @@ def _about_plan(fact: Fact) -> Sentence | None:
             said = "good" if fact.status == "completed" else "bad", "", f"the plan has {fact.status}"
         case ChainFinished(status="failed"):
             said = "bad", fact.dataset, "could not be finished; the other datasets go on"
+        case ChainStopped():
+            said = "warn", fact.dataset, f"broken off: {fact.reason}"
         case PhaseFinished():
             said = "good", f"{fact.dataset} {fact.phase}", f"done in {duration(fact.duration_s)}"
         case PhaseFailed():

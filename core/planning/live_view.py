@@ -42,7 +42,8 @@ class PhaseView:
     Attributes:
         dataset: The dataset.
         phase: The phase.
-        status: ``pending``, ``running``, ``completed``, ``failed``, ``skipped`` (up to date) or ``blocked``.
+        status: ``pending``, ``running``, ``interrupted``, ``completed``, ``failed``, ``skipped`` (up to date)
+            or ``blocked``.
         reason: Why it is planned, skipped or blocked, or what the last failure said.
         attempt: Attempts begun.
         fraction: Share done of this attempt, 0 to 1.

@@ -217,7 +217,7 @@ def _eta(
     known = state.plan.phases[name]
     if known.status == "failed" and name[0] in state.plan.open_chains:
         return after(0.0, past)  # it is about to be tried again
-    if known.status == "pending":
+    if known.status in ("pending", "interrupted"):
         return after(0.0, past)
     if known.status != "running":
         return None
