@@ -305,6 +305,9 @@ def _retrain(arguments: argparse.Namespace) -> int:
         print(f"dashboard: {coordinator.layout.plan_file(plan_id, 'dashboard.html')}")
     if state.is_completed():
         return DONE
+    if state.is_cancelled():
+        print(f"interrupted: {state.message}", file=sys.stderr)
+        return INTERRUPTED
     error = state.result(raise_on_failure=False)
     raise error if isinstance(error, BaseException) else RetrainError(state.message or "the flow failed")
 

@@ -1,0 +1,48 @@
+"""Training outlasts Prefect's server: what cannot be told to it is done without it."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
+from core.logs import headline
+from core.planning.progress import LOG
+
+_T = TypeVar("_T")
+
+
+def outlasting(run: Callable[[], _T], instead: Callable[[], _T], what: str) -> _T:
+    """Do something by Prefect, or without it if its server is away or goes away meanwhile.
+
+    Args:
+        run: What is done by Prefect.
+        instead: Does what that has left undone; the event log knows what.
+        what: Named in the log.
+
+    Returns:
+        What either of them returned.
+    """
+    reason: BaseException | None = _silence()
+    if reason is None:
+        try:
+            return run()
+        except httpx.TransportError as error:
+            reason = error
+        except ConcurrencySlotAcquisitionError as error:  # of the tags of a task: said of any failure to ask
+            reason = error.__cause__ or error
+            if _silence() is None:
+                raise
+    LOG.warning(
+        "%s goes on without Prefect, which will miss it: its API does not answer (%s)",
+        what,
+        headline(str(reason)) or type(reason).__name__,
+    )
+    return instead()
+
+
+def _silence() -> Exception | None:
+    """Why the Prefect API does not answer; None if it does."""
+    with get_client(sync_client=True) as client:
+        return client.api_healthcheck()

@@ -1,0 +1,247 @@
+"""What a run stands on fails while it goes: server, disk, clock. Nothing is lost and the plan completes."""
+
+import shutil
+import subprocess
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.events.catalogue import EpochFinished, Fact, PhaseFailed, PhaseFinished, to_fact
+from core.events.event import Event
+from core.events.log import EventLog
+from core.planning.plan_state import PLAN_STATE
+from settings.layout import Layout
+from tests.commands import ROOT, TINY, PrefectServer, config, post, processes_that_name, run, start, wait_for
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+
+@dataclass
+class Plan:
+    """The command's demo plan in a folder, against a server that the test may kill."""
+
+    folder: Path
+    api: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder / "out")
+
+    @property
+    def _arguments(self) -> list[str]:
+        training = {**TINY["training"], "epochs": 3, "num_threads": 1, "checkpoint_interval_s": 0.5}
+        settings = config(self.folder, training=training, tracking={"mlflow": False})
+        return ["flows.retrain", "--config", str(settings), "--output-dir", str(self.layout.root)]
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        home = {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.folder / "home")}
+        return {**home, "OMP_WAIT_POLICY": "passive", **self.variables}
+
+    def start(self) -> "subprocess.Popen[str]":
+        return start(*self._arguments, "--datasets", "demo", cwd=ROOT, **self._variables)
+
+    def resume(self) -> "subprocess.CompletedProcess[str]":
+        return run(*self._arguments, "--resume", self.plan_id, cwd=ROOT, **self._variables)
+
+    @property
+    def plan_id(self) -> str:
+        (plan_id,) = EventLog(self.layout.events).streams()
+        return plan_id
+
+    def events(self) -> list[Event]:
+        log = EventLog(self.layout.events)
+        return [event for plan_id in log.streams() for event in log.read(plan_id)]
+
+    def facts(self) -> list[Fact]:
+        return [to_fact(event) for event in self.events()]
+
+    def is_in(self, phase: str) -> Callable[[], bool]:
+        """Whether a phase has trained an epoch."""
+        return lambda: any(isinstance(f, EpochFinished) and f.phase == phase for f in self.facts())
+
+    def has_finished(self, phase: str) -> bool:
+        return any(isinstance(fact, PhaseFinished) and fact.phase == phase for fact in self.facts())
+
+    def require_whole(self, before: list[Event]) -> None:
+        """The plan is completed, has everything that was committed before, and left nothing running."""
+        events = self.events()
+        assert events[: len(before)] == before
+        assert [event.position for event in events] == list(range(len(events)))
+        assert PLAN_STATE.fold(events).status == "completed"
+        assert run("flows.verify", "--output-dir", str(self.layout.root)).returncode == 0
+        wait_for(lambda: not processes_that_name(self.plan_id), timeout_s=30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    server = PrefectServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def plan(tmp_path: Path, server: PrefectServer) -> Plan:
+    return Plan(tmp_path, server.api)
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_training(plan: Plan, server: PrefectServer) -> None:
+    process = plan.start()
+    wait_for(plan.is_in("teacher"), process)
+    server.kill()
+    before = plan.events()
+    wait_for(lambda: plan.has_finished("teacher"), process)  # training needs no server
+    server.start()
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    plan.require_whole(before)
+    assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
+    (chain,) = post(f"{server.api}/flow_runs/filter", flow_runs={"name": {"any_": ["chain-demo"]}})
+    assert chain["state_type"] == "COMPLETED"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 64 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr}")
+    yield folder
+    while subprocess.run(["umount", "-l", folder], capture_output=True, check=False).returncode == 0:
+        pass
+
+
+def test_a_disk_that_fills_up_stops_the_run_with_its_reason_and_room_lets_it_complete(
+    small_disk: Path, server: PrefectServer
+) -> None:
+    plan = Plan(small_disk, server.api)
+    process = plan.start()
+    wait_for(plan.is_in("teacher"), process)
+    ballast = small_disk / "ballast"
+    with suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    before = plan.events()
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 1, out + err
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    ballast.unlink()
+    resumed = plan.resume()
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    plan.require_whole(before)
+
+
+def test_outputs_that_become_read_only_stop_the_run_with_their_reason(
+    small_disk: Path, server: PrefectServer
+) -> None:
+    plan = Plan(small_disk, server.api)
+    process = plan.start()
+    wait_for(plan.is_in("teacher"), process)
+    subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
+    before = plan.events()
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 1, out + err
+    assert "Read-only file system" in err
+    assert "Traceback" not in err
+    subprocess.run(["umount", small_disk], check=True)
+    resumed = plan.resume()
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    plan.require_whole(before)
+
+
+CLOCK = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <sys/time.h>
+    #include <time.h>
+    static long offset(void) {
+        long s = 0;
+        FILE *file = fopen(getenv("CLOCK_OFFSET"), "r");
+        if (file) { if (fscanf(file, "%ld", &s) != 1) s = 0; fclose(file); }
+        return s;
+    }
+    int clock_gettime(clockid_t id, struct timespec *t) {
+        static int (*real)(clockid_t, struct timespec *);
+        if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+        int failed = real(id, t);
+        if (!failed && id == CLOCK_REALTIME) t->tv_sec += offset();
+        return failed;
+    }
+    time_t time(time_t *t) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (t) *t = now.tv_sec;
+        return now.tv_sec;
+    }
+    int gettimeofday(struct timeval *restrict t, void *restrict zone) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        t->tv_sec = now.tv_sec;
+        t->tv_usec = now.tv_nsec / 1000;
+        return 0;
+    }
+"""
+"""A clock that a test may set: that of the processes which load it, and of no other."""
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A file with seconds that the clock is wrong by, and what a process needs to go by it."""
+    if not (compiler := shutil.which("cc")):
+        pytest.skip("no C compiler")
+    source, library, offset = tmp_path / "clock.c", tmp_path / "clock.so", tmp_path / "offset"
+    source.write_text(textwrap.dedent(CLOCK))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    offset.write_text("0")
+    return offset, {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}
+
+
+@pytest.mark.parametrize("step_s", [-3600, 86_400], ids=["an hour back", "a day ahead"])
+def test_a_clock_that_steps_changes_nothing_but_what_the_events_say_of_it(
+    plan: Plan, clock: tuple[Path, dict[str, str]], step_s: int
+) -> None:
+    offset, plan.variables = clock
+    process = plan.start()
+    wait_for(plan.is_in("teacher"), process)
+    before = plan.events()
+    offset.write_text(str(step_s))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    plan.require_whole(before)
+    assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
+    assert abs(plan.events()[-1].occurred_at - datetime.now(UTC) - timedelta(seconds=step_s)) < timedelta(
+        minutes=30
+    )
+    assert all(fact.duration_s >= 0 for fact in plan.facts() if isinstance(fact, EpochFinished))
+    shown = run("flows.analyze", "--output-dir", str(plan.layout.root))
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_two_commands_at_once_on_one_folder_carry_out_one_plan(plan: Plan) -> None:
+    first, second = plan.start(), plan.start()
+    ended = {process: process.communicate(timeout=240) for process in (first, second)}
+    codes = sorted(process.returncode for process in ended)
+    told = "".join(err for process, (_, err) in ended.items() if process.returncode)
+    assert codes == [0, 1], ended.values()
+    assert "is carrying out a plan in" in told
+    assert "Traceback" not in told
+    plan.require_whole([])
