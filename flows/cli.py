@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO, get_args
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from core.errors import EventLogError
 from core.events.files import keep_others_out
@@ -16,6 +16,9 @@ from core.logs import Sentences
 from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
 from settings.names import is_plan_id
+
+if TYPE_CHECKING:
+    from prefect import State
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -282,19 +285,24 @@ def _retrain(arguments: argparse.Namespace) -> int:
     watched = watched_run(coordinator.layout.root, arguments.resume, plans)
     with watched if arguments.verbose else nullcontext(), prefect_api(coordinator.layout.root) as url:
         from flows.retrain import retrain
+        from tasks.outages import outlasting
 
         LOG.info("Prefect API at %s", url)
-        state = retrain(
-            config=arguments.config,
-            data_dir=arguments.data_dir,
-            output_dir=arguments.output_dir,
-            environment=arguments.environment,
-            datasets=arguments.datasets,
-            priority_datasets=arguments.priority_datasets,
-            force_retrain=arguments.force_retrain,
-            resume=arguments.resume,
-            return_state=True,
-        )
+
+        def run() -> "State[Any] | None":
+            return retrain(
+                config=arguments.config,
+                data_dir=arguments.data_dir,
+                output_dir=arguments.output_dir,
+                environment=arguments.environment,
+                datasets=arguments.datasets,
+                priority_datasets=arguments.priority_datasets,
+                force_retrain=arguments.force_retrain,
+                resume=arguments.resume,
+                return_state=True,
+            )
+
+        state = outlasting(run, lambda: None, "the end of the run")
     if arguments.resume:
         taken_up = any(event.type == PlanResumed.TYPE for event in log.read(arguments.resume, after=seen))
         worked_on = {arguments.resume} if taken_up else set()
@@ -303,6 +311,11 @@ def _retrain(arguments: argparse.Namespace) -> int:
     for plan_id in worked_on:
         print_results(fold_results(log.read(plan_id)), Console())
         print(f"dashboard: {coordinator.layout.plan_file(plan_id, 'dashboard.html')}")
+    if state is None:
+        left = [plan_id for plan_id in worked_on if coordinator.state(plan_id).status != "completed"]
+        if worked_on and not left:
+            return DONE
+        raise RetrainError(f"Prefect went away, and {' '.join(left) or 'no plan'} was not completed")
     if state.is_completed():
         return DONE
     if state.is_cancelled():

@@ -7,6 +7,7 @@ from prefect import flow
 from core.errors import TrainingProcessError
 from core.events.open import bind_storage
 from core.planning.chain import Chain, at_once
+from core.planning.coordinator import run_phase
 from flows.parameters import Dataset, File, PlanId
 from flows.progress import shown_progress
 from flows.sample_resources import sampling
@@ -15,6 +16,7 @@ from settings.layout import Layout
 from tasks.admission import admitted, is_on_worker
 from tasks.domain_events import telling
 from tasks.logs import run_logged
+from tasks.outages import outlasting
 from tasks.phases import phase_task
 
 
@@ -56,7 +58,8 @@ def dataset_chain(
     ):
         for phase in chain.remaining():
             try:
-                phase_task(phase, chain)(chain)
+                task = partial(phase_task(phase, chain), chain)
+                outlasting(task, partial(run_phase, chain, phase), f"{dataset}: {phase}")
             except TrainingProcessError:
                 chain.skip_descendants(phase)
                 raise

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from prefect import State, flow, tags
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Completed
 
 from core.analytics.results import RetrainingResults, fold_results
 from core.errors import ChainHeldError, ChainLostError
 from core.events.catalogue import to_event
 from core.logs import headline
+from core.planning.analysis import analyze_plans
 from core.planning.coordinator import RetrainingCoordinator, RunChains, one_by_one
 from core.planning.interrupted import LATEST, newest_interrupted
 from core.planning.lock import hold
@@ -27,11 +28,12 @@ from flows.parameters import Datasets, EnvironmentChoice, File, PlanId, StartJit
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
-from tasks.domain_events import tell_of
+from tasks.domain_events import tell_of, telling
 from tasks.fan_out import CancelledChainsError, chain_deployments, run_on_workers
 from tasks.logs import run_logged
 from tasks.mlflow_process import live_curves
 from tasks.naming import dataset_tag, label_flow_run, plan_tags
+from tasks.outages import outlasting
 from tasks.schedule import wait_for_turn
 
 
@@ -107,12 +109,16 @@ def _chains(coordinator: RetrainingCoordinator, plan_id: str, datasets: Sequence
     """What carries out the chains of a plan: workers, all at once, or this process, one after the other."""
     root = coordinator.layout.root
 
-    def run_here(dataset: str) -> None:
+    def run_by_prefect(dataset: str) -> None:
         with tags(dataset_tag(dataset)):
             ended = dataset_chain(plan_id, dataset, root, return_state=True)
         error = ended.result(raise_on_failure=False)
         if isinstance(error, ChainHeldError | ChainLostError):
             raise error
+
+    def run_here(dataset: str) -> None:
+        without = partial(coordinator.run_chain, plan_id, dataset, telling(root, plan_id))
+        outlasting(partial(run_by_prefect, dataset), without, dataset)
 
     name = coordinator.settings.scheduling.chain_deployment
     if not name:
@@ -137,7 +143,12 @@ def _carry_out(
     with tags(*found_by):
         with live_curves(root, plan_id, tracking):
             state = coordinator.carry_out(plan_id, run_chains)
-        return state, analyze(config, environment, root, plan_id, return_state=True)
+        analyzed = outlasting(
+            lambda: analyze(config, environment, root, plan_id, return_state=True),
+            lambda: Completed(data=plan_id, message=str(analyze_plans(root, plan_id))),
+            "analysis",
+        )
+        return state, analyzed
 
 
 def run_complete_retraining(

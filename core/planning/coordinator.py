@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
@@ -222,12 +223,30 @@ class RetrainingCoordinator:
             return self._carry_out(plan_id, listener)
 
     def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
-        def run_chain(dataset: str) -> None:
-            with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
-                _run_chain(chain)
-
         with interrupted_by_sigterm():
-            return self.carry_out(plan_id, one_by_one(run_chain))
+            return self.carry_out(plan_id, one_by_one(partial(self.run_chain, plan_id, listener=listener)))
+
+    def run_chain(self, plan_id: str, dataset: str, listener: Listener = lambda fact: None) -> None:
+        """Run what a dataset's chain has left to do in this process; a phase that fails for good ends it.
+
+        Args:
+            plan_id: A plan in the log.
+            dataset: One of its datasets.
+            listener: Told every fact after it is in the log.
+
+        Raises:
+            ChainHeldError: Another process works on the dataset.
+            ChainLostError: Another process took it over.
+        """
+        if dataset not in self.state(plan_id).unfinished_datasets:
+            return
+        with Chain(self.layout.root, plan_id, dataset, listener) as chain, _sampling(chain):
+            for phase in chain.remaining():
+                try:
+                    run_phase(chain, phase)
+                except TrainingProcessError:
+                    chain.skip_descendants(phase)
+                    return
 
     def carry_out(self, plan_id: str, run_chains: RunChains) -> PlanState:
         """Have every chain carried out that is not finished, and end the plan.
@@ -305,13 +324,18 @@ def _sampling(chain: Chain) -> Iterator[None]:
         yield
 
 
-def _run_chain(chain: Chain) -> None:
-    for phase in chain.remaining():
-        for retries_left in range(MAX_RETRIES, -1, -1):
-            try:
+def run_phase(chain: Chain, phase: str) -> None:
+    """Run a phase, unless it is done, as often as the log says that another attempt may help.
+
+    Raises:
+        TrainingProcessError: It failed for good.
+    """
+    for retries_left in range(MAX_RETRIES, -1, -1):
+        try:
+            if phase in chain.remaining():
                 chain.run_phase(phase)
-                break
-            except TrainingProcessError:
-                if not retries_left or not chain.may_retry(phase):
-                    chain.skip_descendants(phase)
-                    return
+        except TrainingProcessError:
+            if not retries_left or not chain.may_retry(phase):
+                raise
+        else:
+            return
