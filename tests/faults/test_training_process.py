@@ -76,6 +76,16 @@ def test_a_child_killed_from_outside_is_killed_not_a_bug(process: TrainingProces
     assert process.run(TARGETS + "echo", 1, on_fact=facts.append) == 1
 
 
+def test_a_child_that_is_not_allowed_to_go_on_kills_itself_and_says_so(process: TrainingProcess) -> None:
+    process.run(TARGETS + "echo", 1, on_fact=print)
+    process.allow_until(time.monotonic() + 3600.0)
+    assert process.run(TARGETS + "echo", 2, on_fact=print) == 2
+    process.allow_until(time.monotonic() + 0.5)
+    error = failure(process, "wait", None)
+    assert error.kind == "killed"
+    assert "nobody said that this process may go on: it ends" in str(error)
+
+
 def test_a_child_killed_between_calls_is_replaced(process: TrainingProcess) -> None:
     process.run(TARGETS + "echo", 1, on_fact=print)
     first = process.pid

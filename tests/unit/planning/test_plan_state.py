@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
+    ChainStopped,
     Fact,
     GraphsLost,
     PhaseFailed,
@@ -116,6 +117,32 @@ def test_a_chain_that_did_not_say_how_it_ended_is_unfinished() -> None:
     assert fold(*facts).unfinished_datasets == ["car"]
     ended = ChainFinished(dataset="car", status="completed", duration_s=1.0)
     assert fold(*facts, (3, ended)).unfinished_datasets == []
+
+
+def test_a_chain_that_was_broken_off_is_interrupted_and_held_by_nobody() -> None:
+    begun: list[tuple[float, Fact]] = [
+        (0, created(teacher="run")),
+        (1, ChainStarted(dataset="car", holder="here:1:a")),
+        (1, started("teacher")),
+    ]
+    assert fold(*begun).open_chains == {"car": "here:1:a"}
+    state = fold(*begun, (2, ChainStopped(dataset="car", holder="here:1:a", reason="Ctrl-C")))
+    assert state.phases["car", "teacher"].status == "interrupted"
+    assert state.phases["car", "teacher"].reason == "broken off: Ctrl-C"
+    assert (state.open_chains, state.unfinished_datasets) == ({"car": ""}, ["car"])
+    assert state.remaining("car") == ["teacher"]
+
+
+def test_the_end_of_a_chain_that_another_took_over_changes_nothing() -> None:
+    taken_over: list[tuple[float, Fact]] = [
+        (0, created(teacher="run")),
+        (1, ChainStarted(dataset="car", holder="here:1:a")),
+        (2, ChainStarted(dataset="car", holder="there:2:b")),
+        (2, started("teacher")),
+    ]
+    state = fold(*taken_over, (3, ChainStopped(dataset="car", holder="here:1:a", reason="late")))
+    assert state.phases["car", "teacher"].status == "running"
+    assert state.open_chains == {"car": "there:2:b"}
 
 
 def test_captures_are_where_the_last_resume_that_said_so_found_them() -> None:
