@@ -15,6 +15,7 @@ from core.events.event import Event
 from core.events.open import open_log
 from core.planning.audit import as_it_was, readable
 from core.planning.claims import holders
+from core.planning.decisions import granted
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
 from core.planning.watching import plan_statuses
@@ -129,7 +130,10 @@ def _plans_table(statuses: Mapping[str, str], states: Mapping[str, PlanState]) -
 def _phases_table(plan_id: str, state: PlanState, epochs: dict[PhaseName, str]) -> Table:
     shown = table(f"\nPhases of {plan_id}", "dataset", "phase", "status", "attempts", "progress or reason")
     for (dataset, phase), phase_state in state.phases.items():
-        detail = epochs.get((dataset, phase), "") if phase_state.status == "running" else phase_state.reason
+        detail = phase_state.reason
+        if phase_state.status == "running":
+            room = granted(phase_state.admitted) if phase_state.admitted else ""
+            detail = ", ".join(filter(None, (epochs.get((dataset, phase), ""), room)))
         attempts = str(phase_state.attempts or "")
         shown.add_row(safe(dataset), phase, styled(phase_state.status), attempts, safe(detail))
     return shown

@@ -56,7 +56,7 @@ def admitted(chain: Chain, phase: str, scheduling: SchedulingSettings) -> Iterat
         requests = _requests(chain, phase, scheduling, limits)
         waiter = Waiter(limits, requests, chain.is_priority, scheduling.patience_s)
         try:
-            request, slots, waited_s = _wait(waiter, f"{chain.dataset}: {phase}", requests)
+            request, slots, waited_s = wait_for_room(waiter, requests, f"{chain.dataset}: {phase}")
         finally:
             waiter.give_up()
     try:
@@ -88,8 +88,20 @@ def _requests(
     ]
 
 
-def _wait(waiter: Waiter, what: str, requests: Sequence[Request]) -> tuple[Request, Lease, float]:
-    """Look again and again; a server that is away is waited for."""
+def wait_for_room(waiter: Waiter, requests: Sequence[Request], what: str) -> tuple[Request, Lease, float]:
+    """Look again and again; a server that is away is waited for.
+
+    Args:
+        waiter: Looks.
+        requests: What it asks for.
+        what: Who waits, for people.
+
+    Returns:
+        What was granted, the slots, and how long that took, seconds.
+
+    Raises:
+        RetrainError: A limit is missing.
+    """
     asked = " or ".join(f"{request.slots} of {request.limit}" for request in requests)
     began, say_at = time.monotonic(), 1.0
     while True:
