@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_server import serving
+
 # Threads that spin while they wait for each other cost a loaded machine a hundredfold (they gain a quiet one
 # threefold, so training itself lets them); read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -20,6 +22,13 @@ def _keep_denormals() -> Iterator[None]:
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[str]:
+    """URL of an S3 server."""
+    with serving() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 
-from core.errors import EventLogError
+from core.errors import EventLogError, StorageError
 
 _RETRIES = {"mode": "standard", "total_max_attempts": 2}
 _ONE_PUT_BYTES = 5 * 2**30
@@ -25,20 +25,20 @@ class ObjectStore:
             without them credentials are looked for where AWS tools look.
 
     Raises:
-        EventLogError: The URL is another one, or s3fs is not installed.
+        StorageError: The URL is another one, or s3fs is not installed.
     """
 
     def __init__(self, url: str, **storage_options: Any) -> None:
         if not url.startswith("s3://") or not url.removeprefix("s3://").strip("/"):
-            raise EventLogError(f"an event log is kept on s3://bucket/prefix, not on {url}")
+            raise StorageError(f"an object store is s3://bucket/prefix, not {url}")
         try:
             from aiohttp import ClientError
             from botocore.exceptions import BotoCoreError
             from botocore.parsers import ResponseParserError
             from s3fs import S3FileSystem
         except ImportError as error:
-            raise EventLogError(
-                f"an event log on {url} needs s3fs ({error}): pip install 'can-ids-retrain[s3]'"
+            raise StorageError(
+                f"storage on {url} needs s3fs ({error}): pip install 'can-ids-retrain[s3]'"
             ) from error
         self.location = url.rstrip("/")
         self._root = self.location.removeprefix("s3://")

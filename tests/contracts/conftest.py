@@ -1,23 +1,16 @@
 """Every kind of store that a log is kept on."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.events.object_store import ObjectStore
 from core.events.stores import LocalStore, MemoryStore, SegmentStore
-from tests.object_server import serving
 
 OpenStore = Callable[[], SegmentStore]
 """Opens the one store of a test anew, as another process would."""
-
-
-@pytest.fixture(scope="session")
-def object_server() -> Iterator[str]:
-    with serving() as url:
-        yield url
 
 
 @pytest.fixture
