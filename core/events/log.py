@@ -38,7 +38,7 @@ from core.events.upcasters import UPCASTERS, upcast
 _COMPACTED = "compacted"
 """An empty file, put before the first compaction of a stream."""
 _NAME = re.compile(r"(compact-)?(\d{8})\.parquet")
-_STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True)
