@@ -1,8 +1,10 @@
 """Admission of phases to GPUs and processors: ``core.planning.admission`` decides, Prefect counts slots."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -24,9 +26,10 @@ from core.planning.progress import LOG
 from core.resources.machine import probe_machine
 from settings.errors import RetrainError
 from settings.scheduling import SchedulingSettings
-from tasks.slots import PrefectLimits
+from tasks.slots import PrefectLimits, is_away
 
-_SAY_AGAIN_S = 300.0
+_SAY_AGAIN_S, _RETRY_S = 300.0, 2.0
+_T = TypeVar("_T")
 
 
 def is_on_worker() -> bool:
@@ -50,13 +53,13 @@ def admitted(chain: Chain, phase: str, scheduling: SchedulingSettings) -> Iterat
     Raises:
         RetrainError: A limit is missing, or the phase needs a GPU and this worker may use none.
     """
-    task_run = TaskRunContext.get()
+    task_run, what = TaskRunContext.get(), f"{chain.dataset}: {phase}"
     with get_client(sync_client=True) as client:
         limits = PrefectLimits(client, task_run.task_run.id if task_run else None, chain.stop_training)
-        requests = _requests(chain, phase, scheduling, limits)
+        requests = _when_it_answers(partial(_requests, chain, phase, scheduling, limits), what)
         waiter = Waiter(limits, requests, chain.is_priority, scheduling.patience_s)
         try:
-            request, slots, waited_s = wait_for_room(waiter, requests, f"{chain.dataset}: {phase}")
+            request, slots, waited_s = wait_for_room(waiter, requests, what)
         finally:
             waiter.give_up()
     try:
@@ -88,6 +91,21 @@ def _requests(
     ]
 
 
+def _when_it_answers(ask: Callable[[], _T], what: str) -> _T:
+    """Ask the Prefect API, however long it is away."""
+    has_said = False
+    while True:
+        try:
+            return ask()
+        except httpx.HTTPError as error:
+            if not is_away(error):
+                raise
+            if not has_said:
+                LOG.warning("%s waits for the Prefect API, which does not answer: %s", what, error)
+            has_said = True
+        time.sleep(_RETRY_S)
+
+
 def wait_for_room(waiter: Waiter, requests: Sequence[Request], what: str) -> tuple[Request, Lease, float]:
     """Look again and again; a server that is away is waited for.
 
@@ -110,6 +128,8 @@ def wait_for_room(waiter: Waiter, requests: Sequence[Request], what: str) -> tup
             granted = waiter.look(waited_s)
             reason = "others hold them"
         except httpx.HTTPError as error:
+            if not is_away(error):
+                raise
             granted, reason = None, f"the Prefect API does not answer: {error}"
         if granted:
             return (*granted, time.monotonic() - began)

@@ -29,6 +29,7 @@ from core.planning.progress import LOG
 from settings.errors import RetrainError, SettingsError
 from settings.layout import Layout
 from tasks.naming import dataset_tag, plan_tags
+from tasks.slots import is_away
 
 PRIORITY_QUEUE, DEFAULT_QUEUE = "priority", "default"
 _POLL_S = 3.0
@@ -123,7 +124,11 @@ class _FanOut:
                         if self._is_over(chain):
                             open_chains.remove(chain)
                     except (httpx.HTTPError, OSError, EventLogError) as error:
-                        self._say("chains go on, but cannot be seen at the moment: %s", error)
+                        if isinstance(error, httpx.HTTPError) and not is_away(error):
+                            LOG.error("%s: the Prefect API refuses its chain: %s", chain.dataset, error)
+                            open_chains.remove(chain)
+                        else:
+                            self._say("chains go on, but cannot be seen at the moment: %s", error)
                 if open_chains:
                     time.sleep(_POLL_S)
         except BaseException as error:
@@ -149,8 +154,12 @@ class _FanOut:
         if chain.run_id is None:
             self._submit(chain)
             return False
-        run = self._client.read_flow_run(chain.run_id)
-        is_lost = not _is_waiting(run) and chain.watch.is_lost(chain.heard)
+        try:
+            run = self._client.read_flow_run(chain.run_id)
+        except ObjectNotFound:  # somebody deleted it
+            chain.run_id = None
+            return False
+        is_lost = chain.watch.is_lost(chain.heard, _is_waiting(run))
         max_fruitless = self._plan.settings_in(self._layout.root).training.max_retries
         step = next_step(_what(run), chain.heard, is_lost, chain.num_fruitless, max_fruitless)
         message = headline((run.state and run.state.message) or "")

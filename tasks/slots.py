@@ -162,5 +162,11 @@ def _missing(limit: str) -> RetrainError:
     )
 
 
+def is_away(error: httpx.HTTPError) -> bool:
+    """Whether the server may answer later: it is not there, or in trouble."""
+    status = _status(error)
+    return status is None or status >= 500
+
+
 def _status(error: httpx.HTTPError) -> int | None:
     return error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None

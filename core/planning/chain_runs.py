@@ -99,15 +99,19 @@ class LeaseWatch:
         self._seen: tuple[int, Sign] | None = None
         self._since = clock()
 
-    def is_lost(self, heard: Heard) -> bool:
+    def is_lost(self, heard: Heard, is_waiting: bool = False) -> bool:
         """Whether nobody works on the chain any more, or nobody ever began to.
+
+        Args:
+            heard: What the log says.
+            is_waiting: Whether no worker has taken its run yet: it may do so for ever.
 
         Raises:
             OSError: The store cannot be read.
             EventLogError: A lease is damaged.
         """
         last = last_sign(self._store, self._dataset)
-        if last != self._seen:
+        if last != self._seen or is_waiting:
             self._seen, self._since = last, self._clock()
         silent_s = self._clock() - self._since
         if not heard.has_started or last is None:

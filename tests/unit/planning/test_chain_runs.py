@@ -109,7 +109,9 @@ def test_a_holder_that_gave_its_lease_back_has_a_while_to_say_how_it_ended(tmp_p
 def test_a_chain_that_nobody_begins_is_lost_after_minutes(tmp_path: Path) -> None:
     clock = Clock()
     watch = LeaseWatch(LocalStore(tmp_path), "car", clock)
-    clock.now = 200.0
+    for clock.now in (0.0, 10_000.0):  # no worker takes it
+        assert not watch.is_lost(Heard(), is_waiting=True)
+    clock.now = 10_200.0
     assert not watch.is_lost(Heard())
-    clock.now = 400.0
+    clock.now = 10_400.0
     assert watch.is_lost(Heard())
