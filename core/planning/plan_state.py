@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from core.events.catalogue import (
@@ -95,7 +94,7 @@ class PlanState(NamedTuple):
     phases: Mapping[PhaseName, PhaseState]
     graphs: Mapping[str, GraphsBuilt]
     created: PlanCreated | None = None
-    open_chains: Mapping[str, str] = MappingProxyType({})
+    open_chains: Mapping[str, str] = {}
     data_dir: str | None = None
     status: str = "running"
     started_at: datetime | None = None
