@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
@@ -85,12 +86,12 @@ def carried(api: str, tmp_path_factory: pytest.TempPathFactory) -> Carried:
 
 
 @pytest.fixture(scope="module")
-def analyzed_again(carried: Carried) -> dict[str, Any]:
+def analyzed_again(carried: Carried, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Another analysis of the same plan, of a deployment, by a worker; its MLflow is away."""
     prefect = Path(sys.executable).with_name("prefect")
     for command in (
-        [sys.executable, "-m", "deployments.work_pools"],
-        [str(prefect), "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", "deployments.apply"],
+        [str(prefect), "--no-prompt", "deploy", "--name", "analytics"],
     ):
         subprocess.run(command, cwd=ROOT, env=carried.environment(), check=True, capture_output=True)
     deployments = {d["name"]: d for d in post(f"{carried.api}/deployments/filter")}
@@ -99,9 +100,10 @@ def analyzed_again(carried: Carried) -> dict[str, Any]:
         "mlflow_limit_s": 5.0,
         "dashboards_url": "http://gpu-1:8000/",
     }
-    asked = {"output_dir": str(carried.output_dir), "plan_id": carried.plan_id, "tracking": tracking}
+    settings = config(tmp_path_factory.mktemp("again"), tracking=tracking)
+    asked = {"output_dir": str(carried.output_dir), "plan_id": carried.plan_id, "config": str(settings)}
     begun = post(
-        f"{carried.api}/deployments/{deployments['on-demand']['id']}/create_flow_run", parameters=asked
+        f"{carried.api}/deployments/{deployments['analytics']['id']}/create_flow_run", parameters=asked
     )
     subprocess.run(
         [prefect, "worker", "start", "--pool", "cpu", "--run-once"],
@@ -122,6 +124,12 @@ def test_a_server_of_our_own_answers_while_it_is_needed_and_not_longer(
         assert processes_that_name(str(tmp_path))
         with urllib.request.urlopen(f"{url.removesuffix('/api')}/ui-settings") as settings:
             assert json.load(settings)["api_url"] == url
+        port = int(url.removesuffix("/api").rpartition(":")[2])
+        listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port}
+        assert listening == {"127.0.0.1"}
+        with urllib.request.urlopen(f"{url}/admin/settings") as settings:
+            leases = json.load(settings)["server"]["concurrency"]["lease_storage"]
+        assert leases.endswith(".filesystem")  # those in memory do not outlive a server that is killed
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{url}/health")
     assert not processes_that_name(str(tmp_path))
@@ -257,25 +265,6 @@ def test_a_warning_of_a_run_of_a_worker_arrives_as_one_and_without_a_password(
     ]
     for file in (path for folder in folders for path in folder.iterdir()):
         assert "s3cret" not in file.read_text(encoding="utf-8")
-
-
-def test_deployments_are_made_from_the_repository_as_it_is_with_help_for_their_parameters(
-    carried: Carried, analyzed_again: dict[str, Any]
-) -> None:
-    del analyzed_again
-    made = subprocess.run(
-        [sys.executable, "-m", "deployments.work_pools"],
-        cwd=ROOT, env=carried.environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "none, all are there" in made.stdout
-    deployments = {d["name"]: d for d in post(f"{carried.api}/deployments/filter")}
-    assert set(deployments) == {"nightly", "on-demand"}
-    nightly = deployments["nightly"]
-    assert nightly["work_pool_name"] == "gpu"
-    assert nightly["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
-    parameters = nightly["parameter_openapi_schema"]["properties"]
-    assert {"datasets", "force_retrain", "priority_datasets", "resume"} <= set(parameters)
-    assert all(parameter.get("description") for parameter in parameters.values())
 
 
 @pytest.mark.browser

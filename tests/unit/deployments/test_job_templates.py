@@ -1,6 +1,7 @@
 """Jobs that workers make of our work pools' templates: GPUs, shared memory, secrets by reference only."""
 
 import asyncio
+import tomllib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from prefect.utilities.schema_tools import is_valid_schema
 
 from deployments.job_templates import check_template, filled_in, job_configuration
 from deployments.work_pools import WORK_POOLS
+from tests.commands import ROOT
 
 POOLS = {pool.name: pool for pool in WORK_POOLS}
 FLOW_RUN = FlowRun(id=uuid.UUID(int=1), flow_id=uuid.UUID(int=2), name="chain-demo", state=None)
@@ -102,3 +104,12 @@ def test_a_pod_has_gpus_shared_memory_volumes_and_a_secret_by_reference() -> Non
 def test_variables_that_nobody_set_leave_no_placeholder_behind() -> None:
     for pool in WORK_POOLS:
         assert "{{" not in str(filled_in(pool.base_job_template(), env={}))
+
+
+def test_the_image_has_every_package_that_is_installed() -> None:
+    lines = (ROOT / "deployments" / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages <= copied

@@ -55,4 +55,4 @@ def test_every_command_is_listed() -> None:
     page = (FOLDER / "commands.md").read_text()
     for module in ("retrain", "status", "analyze", "detect", "verify", "config"):
         assert f"usage: python -m flows.{module}" in page
-    assert "usage: python -m deployments.work_pools" in page
+    assert "usage: python -m deployments.apply" in page
