@@ -185,7 +185,7 @@ def test_a_memory_that_is_lost_or_damaged_costs_one_more_telling(sensor: Sensor,
 
 def test_only_known_datasets_can_be_asked_for(sensor: Sensor) -> None:
     assert list(sensor.look("bus")) == ["bus"]
-    with pytest.raises(SettingsError, match="unknown dataset '../etc'"):
+    with pytest.raises(SettingsError, match="unknown dataset"):
         sensor.look("../etc")
 
 

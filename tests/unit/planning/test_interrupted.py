@@ -64,7 +64,7 @@ def test_a_plan_that_gets_no_further_is_not_taken_up_for_ever(log: EventLog) -> 
     for _ in range(MOST_FRUITLESS_RESUMES):
         assert newest_interrupted(log) == "1"
         say(log, "1", RESUMED)
-    with pytest.raises(SettingsError, match="3 times without getting any further.*--resume 1"):
+    with pytest.raises(SettingsError, match=r"3 times without getting any further.*--resume 1"):
         newest_interrupted(log)
     say(log, "1", SAVED)  # a person went on with it by its name, and it got further
     assert newest_interrupted(log) == "1"
