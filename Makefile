@@ -1,5 +1,5 @@
 # Targets: setup (make .venv), demo (the main job on the built-in dataset), test, test-all, lint, lock,
-# docs (reference pages, made from the code).
+# docs (reference pages, made from the code), audit (known vulnerabilities of dependencies).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = true
 
-.PHONY: setup demo test test-all lint docs lock
+.PHONY: setup demo test test-all lint docs lock audit
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,9 @@ lint: setup
 
 docs: setup
 	$(BIN)/python -m docs.generate
+
+audit: setup
+	$(BIN)/python .ci/audit.py
 
 lock: setup
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev \
