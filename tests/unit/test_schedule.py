@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.client.schemas.objects import CreatedBy, FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from tasks.schedule import newest_due, start_delay_s, wait_for_turn
 
 NIGHT = datetime(2026, 3, 28, 2, tzinfo=UTC)
 DEPLOYMENT = UUID(int=7)
-SCHEDULE = CreatedBy(id=UUID(int=8), type="SCHEDULE", display_value="nightly")
+SCHEDULE = {"id": UUID(int=8), "type": "SCHEDULE", "display_value": "nightly"}
 
 
 def _run(night: int, name: str = "Late", kind: StateType = StateType.SCHEDULED, **changed: Any) -> FlowRun:
@@ -69,7 +69,7 @@ def test_a_newer_run_that_has_begun_does_the_work() -> None:
 def test_runs_of_persons_and_of_other_schedules_are_left_alone() -> None:
     run = _run(0, "Running", StateType.RUNNING)
     by_hand = _run(1, auto_scheduled=False)
-    weekly = _run(2, created_by=CreatedBy(id=UUID(int=10), type="SCHEDULE", display_value="weekly"))
+    weekly = _run(2, created_by={**SCHEDULE, "id": UUID(int=10)})
     assert newest_due([run, by_hand, weekly], run) is run
 
 
