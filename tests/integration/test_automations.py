@@ -1,0 +1,415 @@
+"""What happens by itself, on a real server with real workers: crashes, new captures, drift, notifications."""
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from core.can.demo import ensure_demo, simulate, write_csv
+from core.events.catalogue import CheckpointWritten, Fact, ModelSaved, PlanResumed
+from core.events.log import EventLog
+from core.planning.plan_state import PLAN_STATE
+from deployments.automations import WEBHOOK, rules
+from settings.data import DemoSettings
+from settings.layout import Layout
+from tests.commands import ROOT, TINY, PrefectServer, environment, post, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+QUICK = {
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+}
+CARS = ("car_a", "car_b")
+HIDDEN = "hidden-path"
+HOSTILE = """x'"}}{{ 7 * 7 }}{% raw %}<script>alert(1)</script>\\u0000"""
+PATIENCE_S = 420.0
+
+
+class Receiver:
+    """A webhook's other end: keeps what it is sent."""
+
+    def __init__(self) -> None:
+        received = self.received = list[tuple[str, str, str]]()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                received.append((self.path, self.headers["Content-Type"], body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/{HIDDEN}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> "Receiver":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """Notifications of a kind of event."""
+        sent = [json.loads(body) for _, _, body in self.received]
+        return [notification for notification in sent if notification["event"] == event]
+
+
+class Site:
+    """A server with deployments and automations, two cars, and workers that train them."""
+
+    def __init__(self, folder: Path, api: str, receiver: Receiver) -> None:
+        self.folder, self.api, self.receiver = folder, api, receiver
+        self.out, self.recent = folder / "out", folder / "recent"
+        groups: dict[str, Any] = {
+            **TINY,
+            "data": {"data_dir": str(folder / "data"), "datasets": {car: {"folder": car} for car in CARS}},
+            "training": {**TINY["training"], "num_threads": 1, "device": "cpu", "checkpoint_interval_s": 0.0},
+            "tracking": {"mlflow": False},
+            "drift": {"recent_dir": str(self.recent)},
+        }
+        variables = {f"CAN_RETRAIN__{name.upper()}": json.dumps(group) for name, group in groups.items()}
+        self.variables = {
+            **variables,
+            "CAN_RETRAIN__OUTPUT_DIR": str(self.out),
+            "PREFECT_API_URL": api,
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "OMP_WAIT_POLICY": "passive",
+        }
+
+    def command(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(**self.variables), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def tell(self, *statements: str) -> None:
+        """Tell the server events of ours, as flows do."""
+        imported = "from core.events.catalogue import PhaseFailed\nfrom tasks.domain_events import *"
+        self.command(sys.executable, "-c", "\n".join([imported, *statements]))
+
+    def deployment(self, name: str) -> str:
+        (found,) = (d for d in post(f"{self.api}/deployments/filter") if d["name"] == name)
+        return str(found["id"])
+
+    def start(self, name: str, **parameters: Any) -> str:
+        begun = post(f"{self.api}/deployments/{self.deployment(name)}/create_flow_run", parameters=parameters)
+        return str(begun["id"])
+
+    def finish(self, name: str, **parameters: Any) -> dict[str, Any]:
+        """Run a deployment to its end."""
+        started = self.start(name, **parameters)
+        wait_for(lambda: self._state(started) in ("COMPLETED", "FAILED", "CRASHED"), timeout_s=PATIENCE_S)
+        (found,) = self.runs(id={"any_": [started]})
+        assert found["state_type"] == "COMPLETED", found["state"]
+        return found
+
+    def _state(self, flow_run_id: str) -> str:
+        (found,) = self.runs(id={"any_": [flow_run_id]})
+        return str(found["state_type"])
+
+    def runs(self, **chosen: Any) -> list[dict[str, Any]]:
+        return list(post(f"{self.api}/flow_runs/filter", flow_runs=chosen, sort="START_TIME_ASC"))
+
+    def retrainings(self) -> list[dict[str, Any]]:
+        """Runs of ``retrain/on-demand``, oldest first."""
+        found = self.runs(deployment_id={"any_": [self.deployment("on-demand")]})
+        return sorted(found, key=lambda one: str(one["created"]))
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        asked = {"event": {"name": list(names)}, "order": "ASC"}
+        return list(post(f"{self.api}/events/filter", filter=asked, limit=50)["events"])
+
+    def automation(self, name: str) -> dict[str, Any]:
+        (found,) = (a for a in post(f"{self.api}/automations/filter") if a["name"] == f"can-retrain: {name}")
+        return dict(found)
+
+    @property
+    def log(self) -> EventLog:
+        return EventLog(Layout(self.out).events)
+
+    def has(self, *facts: type[Fact]) -> bool:
+        """Whether the newest plan has got that far."""
+        plans = self.log.streams()
+        return bool(plans) and {fact.TYPE for fact in facts} <= {e.type for e in self.log.read(plans[-1])}
+
+    def is_completed(self, plan: int) -> bool:
+        plans = self.log.streams()
+        return len(plans) > plan and PLAN_STATE.fold(self.log.read(plans[plan])).status == "completed"
+
+    def saved(self, plan: int) -> set[str]:
+        """Datasets of which a plan saved models."""
+        events = self.log.read(self.log.streams()[plan])
+        return {event.payload["dataset"] for event in events if event.type == ModelSaved.TYPE}
+
+    def kill(self, flow_run_id: str) -> None:
+        """SIGKILL a flow run's process."""
+        name = f"PREFECT__FLOW_RUN_ID={flow_run_id}".encode()
+        killed = 0
+        for process in psutil.process_iter(["cmdline"]):
+            try:
+                is_engine = process.info["cmdline"][-2:] == ["-m", "prefect.engine"]
+                if is_engine and name in Path(f"/proc/{process.pid}/environ").read_bytes():
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed += 1
+            except (OSError, TypeError):
+                continue
+        assert killed == 1
+
+
+@contextmanager
+def _worker(site: Site, pool: str) -> Iterator[None]:
+    with (site.folder / f"worker-{pool}.log").open("w") as log:
+        process = subprocess.Popen(
+            [PREFECT, "worker", "start", "--pool", pool],
+            cwd=ROOT, env=environment(**site.variables), stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(90)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("automations")
+    for seed, car in enumerate(CARS):
+        simulated = ensure_demo(DemoSettings(seed=seed, duration_s=8.0, cache_dir=folder / "simulated"))
+        shutil.copytree(simulated, folder / "data" / car)
+    server = PrefectServer(folder / "server", **QUICK)
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver())
+        stack.callback(server.stop)
+        server.start()
+        site = Site(folder, server.api, receiver)
+        # Nothing shall begin by schedule while the tests look.
+        post(f"{server.api}/variables/", name="can_retrain_schedules_active", value=False)
+        site.variables["CAN_RETRAIN_WEBHOOK_URL"] = receiver.url
+        site.command(sys.executable, "-m", "deployments.apply")
+        del site.variables["CAN_RETRAIN_WEBHOOK_URL"]
+        names = [part for name in ("on-demand", "sensor", "drift") for part in ("-n", name)]
+        site.command(PREFECT, "--no-prompt", "deploy", *names)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def trained(site: Site) -> Iterator[Site]:
+    """Both cars were trained by a run that was killed in the middle: what came of it, nobody looked after."""
+    with ExitStack() as stack:
+        for pool in ("cpu", "gpu"):
+            stack.enter_context(_worker(site, pool))
+        begun = site.start("on-demand", datasets=list(CARS))
+        wait_for(lambda: site.has(CheckpointWritten), timeout_s=PATIENCE_S)
+        site.kill(begun)
+        wait_for(lambda: site.is_completed(0), timeout_s=PATIENCE_S)
+        yield site
+
+
+def test_applying_again_changes_nothing_and_a_paused_automation_stays_paused(site: Site) -> None:
+    shown = site.command(sys.executable, "-m", "deployments.apply")
+    said = [line for line in shown.splitlines() if "automation " in line or "block " in line]
+    assert len(said) == len(rules()) + 1
+    assert {line.split()[0] for line in said} == {"unchanged"}
+    automation = site.automation("disk nearly full")
+    site.command(PREFECT, "automation", "pause", automation["name"])
+    site.command(sys.executable, "-m", "deployments.apply")
+    assert site.automation("disk nearly full")["enabled"] is False
+    site.command(PREFECT, "automation", "resume", automation["name"])
+
+
+def test_out_of_memory_again_and_again_is_one_notification_that_says_exactly_what_happened(
+    site: Site,
+) -> None:
+    failed = (
+        f"PhaseFailed(dataset={HOSTILE!r}, phase='teacher', attempt=1, kind='cuda_oom', message='', "
+        "micro_batch_size=1)"
+    )
+    site.tell(*[f"tell_of('p1', {failed})"] * 7)
+    kind = "can-retrain.phase.out-of-memory"
+    wait_for(lambda: len(site.events(kind)) == 7, timeout_s=PATIENCE_S)
+    wait_for(lambda: site.receiver.of(kind), timeout_s=PATIENCE_S)
+    # What comes after it in the same queue has been dealt with: whatever the seven made happen has happened.
+    site.tell("tell(disk_low('gpu-1', 100.0, 1000.0))")
+    wait_for(lambda: site.receiver.of("can-retrain.disk.low"), timeout_s=PATIENCE_S)
+    (notification,) = site.receiver.of(kind)
+    assert notification["text"] == f"can-retrain: {HOSTILE} ran out of memory three times within an hour"
+    assert notification["resource"] == f"can-retrain.dataset.{HOSTILE}"
+    assert notification["payload"] == {"phase": "teacher", "attempt": 1, "kind": "cuda_oom"}
+    assert (
+        site.receiver.of("can-retrain.disk.low")[0]["text"] == "can-retrain: the disk of gpu-1 is nearly full"
+    )
+    path, content_type, _ = site.receiver.received[0]
+    assert (path, content_type) == (f"/{HIDDEN}", "application/json")
+
+
+def test_the_address_of_the_webhook_is_shown_nowhere(site: Site) -> None:
+    shown = site.command(sys.executable, "-m", "deployments.apply")
+    shown += site.command(PREFECT, "block", "inspect", f"webhook/{WEBHOOK}")
+    shown += json.dumps(post(f"{site.api}/automations/filter"))
+    shown += json.dumps(post(f"{site.api}/block_documents/filter"))
+    shown += json.dumps(post(f"{site.api}/events/filter", filter={}, limit=50))
+    assert WEBHOOK in shown
+    assert HIDDEN not in shown
+    assert str(urlsplit(site.receiver.url).port) not in shown
+
+
+def test_a_hostile_name_of_a_dataset_starts_nothing(site: Site) -> None:
+    before = len(site.retrainings())
+    site.tell(*(f"tell(captures_changed({name!r}, 'digest', 1))" for name in (HOSTILE, "../../etc")))
+    wait_for(lambda: len(site.events("prefect.automation.action.failed")) == 2, timeout_s=PATIENCE_S)
+    assert len(site.retrainings()) == before
+
+
+def test_a_flow_run_that_no_longer_says_that_it_lives_is_marked_as_crashed(site: Site) -> None:
+    (quick,) = (rule for rule in rules(lost_after_s=10.0) if rule.name.endswith("heartbeat lost"))
+    automation = site.automation("heartbeat lost")
+    fields = {key: automation[key] for key in ("name", "description", "enabled", "tags", "actions")}
+    fields["trigger"] = quick.trigger.model_dump(mode="json")
+    put(f"{site.api}/automations/{automation['id']}", fields)
+    flow = "from prefect import flow\nimport time\nflow(name='analyze')(lambda: time.sleep(1000))()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", flow], cwd=ROOT, env=environment(**site.variables), stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: site.events("prefect.flow-run.heartbeat"), timeout_s=PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+
+    def states() -> list[str]:
+        return [one["state_type"] for one in post(f"{site.api}/flow_runs/filter")]
+
+    wait_for(lambda: states() == ["CRASHED"], timeout_s=PATIENCE_S)
+    # It was nobody's deployment: there is nothing to take up.
+    assert not site.retrainings()
+    site.command(sys.executable, "-m", "deployments.apply")
+    assert site.automation("heartbeat lost")["trigger"]["within"] == 90.0
+
+
+def test_a_run_that_was_killed_is_taken_up_by_itself_and_completes(trained: Site) -> None:
+    first, second = trained.retrainings()
+    assert first["state_type"] == "CRASHED"
+    assert second["parameters"]["resume"] == "latest"
+    wait_for(lambda: trained.retrainings()[1]["state_type"] == "COMPLETED", timeout_s=PATIENCE_S)
+    (plan_id,) = trained.log.streams()
+    events = trained.log.read(plan_id)
+    assert sum(event.type == PlanResumed.TYPE for event in events) == 1
+    assert trained.saved(0) == set(CARS)
+
+
+def test_each_thing_that_happened_to_the_plan_was_told_once(trained: Site) -> None:
+    (plan_id,) = trained.log.streams()
+    wait_for(lambda: trained.events("can-retrain.plan.finished"), timeout_s=PATIENCE_S)
+    for name in ("plan.created", "plan.resumed", "plan.finished"):
+        (event,) = trained.events(f"can-retrain.{name}")
+        assert event["resource"]["prefect.resource.id"] == f"can-retrain.plan.{plan_id}"
+    saved = [
+        (event["resource"]["can-retrain.dataset"], event["payload"]["phase"])
+        for event in trained.events("can-retrain.model.saved")
+    ]
+    assert sorted(saved) == sorted((car, phase) for car in CARS for phase in ("teacher", "student", "fusion"))
+
+
+def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(trained: Site) -> None:
+    new = trained.folder / "data" / "car_a" / "train_01_attack_free" / "attack-free-9.csv"
+    source = trained.folder / "source.csv"
+    write_csv(source, simulate(DemoSettings(seed=0, duration_s=8.0), 9, 0, ()))
+    looked = threading.Event()
+
+    def grow_on() -> None:
+        """Copy the file for as long as the sensor takes to look, however late it begins."""
+        while not looked.wait(0.2):
+            with new.open("ab") as file:
+                file.write(b"\n")
+
+    growing = threading.Thread(target=grow_on)
+    new.write_bytes(source.read_bytes()[:4096])
+    growing.start()
+    try:
+        trained.finish("sensor", settle_s=2.0)
+    finally:
+        looked.set()
+        growing.join()
+    assert not trained.events("can-retrain.captures.changed")
+    assert len(trained.retrainings()) == 2
+
+    shutil.copy(source, new)
+    for vehicle, car in ((0, "car_a"), (1, "car_b")):  # the vehicle of car_b is another one now
+        folder = trained.recent / car
+        folder.mkdir(parents=True)
+        demo = DemoSettings(seed=CARS.index(car), duration_s=20.0)
+        write_csv(folder / "recent.csv", simulate(demo, 20, vehicle, ()))
+    trained.finish("sensor", settle_s=1.0)
+    trained.finish("drift")
+    wait_for(lambda: trained.is_completed(1) and trained.is_completed(2), timeout_s=PATIENCE_S)
+    assert (trained.saved(1), trained.saved(2)) == ({"car_a"}, {"car_b"})
+    changed, drifted = trained.retrainings()[2:]
+    assert changed["parameters"]["datasets"] == ["car_a"]
+    assert (drifted["parameters"]["datasets"], drifted["parameters"]["force_retrain"]) == (["car_b"], True)
+
+
+def test_nothing_is_told_twice(trained: Site) -> None:
+    trained.finish("sensor", settle_s=1.0)
+    trained.finish("drift")
+    (changed,) = trained.events("can-retrain.captures.changed")
+    assert changed["resource"]["can-retrain.dataset"] == "car_a"
+    (drifted,) = trained.events("can-retrain.drift.found")
+    assert drifted["resource"]["can-retrain.dataset"] == "car_b"
+    seen = json.loads((Layout(trained.out).watched / "drift-car_b.json").read_text())["seen"]
+    assert [look["status"] for look in seen] == ["drifted", "told"]
+    steady = json.loads((Layout(trained.out).watched / "drift-car_a.json").read_text())["seen"]
+    assert [look["status"] for look in steady] == ["steady", "steady"]
+    shown = {artifact["key"]: artifact for artifact in post(f"{trained.api}/artifacts/latest/filter")}
+    assert "data:image/svg+xml" in shown["drift-car-b"]["data"]
+    assert "car_a" in shown["watched-captures"]["data"]
+
+
+def test_a_retraining_that_fails_is_notified(trained: Site) -> None:
+    started = trained.start("on-demand", resume="20200101-000000-none")
+    wait_for(lambda: trained._state(started) == "FAILED", timeout_s=PATIENCE_S)
+    wait_for(lambda: trained.receiver.of("prefect.flow-run.Failed"), timeout_s=PATIENCE_S)
+    (notification,) = trained.receiver.of("prefect.flow-run.Failed")
+    assert notification["text"].endswith(" failed")
+    assert str(trained.folder) not in json.dumps(notification["text"])
+
+
+def test_a_server_that_is_away_does_not_stop_what_is_told(tmp_path: Path) -> None:
+    said = (
+        "from tasks.domain_events import *\nfor _ in range(100): tell(disk_low('h', 1.0, 2.0))\nprint('told')"
+    )
+    away = environment(PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_HOME=str(tmp_path))
+    command = [sys.executable, "-c", said]
+    told = subprocess.run(
+        command, cwd=ROOT, env=away, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert (told.returncode, told.stdout) == (0, "told\n"), told.stderr
+
+
+def put(url: str, body: Any) -> None:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT"
+    )
+    urllib.request.urlopen(request).close()
