@@ -35,6 +35,8 @@ NOT_RUN = {
 EXIT_CODES = {
     "python -m flows.retrain --dry-run --config typo.yaml": 2,
     "python -m flows.retrain --environment gpu --dry-run --datasets demo": 2,
+    "CAN_RETRAIN__STORAGE__URL=share python -m flows.status --output-dir outputs/machine-2": 2,
+    "CAN_RETRAIN__STORAGE__URL=share/can python -m flows.status --output-dir outputs/demo": 2,
     "python -m flows.retrain --datasets set_02 --output-dir outputs/none": 1,
     "PREFECT_API_URL=http://127.0.0.1:9/api python -m flows.retrain --datasets demo "
     "--output-dir outputs/away": 1,
