@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from core.can.graphs import delete_unused_store
 from core.errors import EventLogError
 from core.events.event import Event
 from core.events.log import EventLog
-from core.events.open import bind_storage, open_log
+from core.events.open import Part, attempt, bind_storage, open_log, open_store
 from core.events.telemetry_files import merge_files
 from core.logs import logged_to
 from core.planning.analysis import analyze_plans
@@ -25,7 +27,7 @@ from core.planning.audit import readable
 from core.planning.disk import disk_shortage
 from core.planning.plan_state import PLAN_STATE
 from core.planning.retention import Item, Removal, choose_removals
-from core.planning.survey import MAINTENANCE_LOG, num_bytes_below, survey
+from core.planning.survey import MAINTENANCE_LOG, num_bytes_below, survey, survey_shared
 from settings.app import Settings
 from settings.layout import Layout
 from settings.retention import RetentionSettings
@@ -90,7 +92,7 @@ def maintain_outputs(
         if not dry_run:
             _tidy(log, layout, streams, report)
         removals = choose_removals(
-            survey(layout, {*streams}),
+            [*survey(layout, {*streams}), *survey_shared(layout)],
             {plan_id: PLAN_STATE.fold(events) for plan_id, events in streams.items()},
             policy,
             report.num_bytes_before,
@@ -113,7 +115,9 @@ def describe(removal: Removal, root: Path) -> str:
         root: The output directory.
     """
     item = removal.item
-    names = ", ".join(str(path.relative_to(root)) for path in item.paths[:1])
+    if item.blobs:
+        return f"{item.kind}: {'/'.join(item.blobs)} of shared storage: {removal.reason}"
+    names = str(item.paths[0].relative_to(root))
     more = f" and {len(item.paths) - 1} more" if len(item.paths) > 1 else ""
     return f"{item.kind}: {names}{more}, {item.num_bytes / 2**20:.1f} MiB: {removal.reason}"
 
@@ -144,10 +148,11 @@ def _tidy(log: EventLog, layout: Layout, streams: dict[str, list[Event]], report
 def _remove(removal: Removal, layout: Layout, report: MaintenanceReport) -> bool:
     item = removal.item
     try:
-        if not _delete(item, removal.last_used_at):
+        if not _delete(item, removal.last_used_at, layout):
             return False
-    except OSError as error:
-        report.problems.append(f"cannot delete {item.paths[0]}: {error.strerror or error}")
+    except (OSError, EventLogError) as error:
+        reason = getattr(error, "strerror", None) or error
+        report.problems.append(f"cannot delete {item.paths[0] if item.paths else item.blobs}: {reason}")
         return False
     _LOG.info(
         "deleted %s",
@@ -155,6 +160,7 @@ def _remove(removal: Removal, layout: Layout, report: MaintenanceReport) -> bool
         extra={
             "kind": item.kind,
             "paths": [str(path.relative_to(layout.root)) for path in item.paths],
+            "blobs": item.blobs,
             "num_bytes": item.num_bytes,
             "plan": item.plan_id or None,
             "last_used_at": removal.last_used_at.isoformat(),
@@ -163,8 +169,14 @@ def _remove(removal: Removal, layout: Layout, report: MaintenanceReport) -> bool
     return True
 
 
-def _delete(item: Item, unused_since: datetime) -> bool:
-    """Delete an item: at once, or such that what is left is litter to be found again."""
+def _delete(item: Item, unused_since: datetime, layout: Layout) -> bool:
+    """Delete an item: at once, or such that what is left is found again."""
+    if item.blobs:
+        part, stream = item.blobs
+        store = open_store(layout, cast("Part", part))
+        for name in sorted(attempt(store, partial(store.names, stream))):
+            attempt(store, partial(store.delete, stream, name))
+        return True
     first = item.paths[0]
     if item.kind == "graphs" or (first.suffix == ".tmp" and first.is_dir()):
         return delete_unused_store(first, unused_since)

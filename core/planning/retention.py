@@ -39,9 +39,10 @@ class Item:
         kind: What it is.
         paths: Its files, or one folder; the one that makes it count first.
         num_bytes: Of all of them.
-        modified_at: When any of them was last written.
+        modified_at: When any of them was last written; the beginning of time where only its plan knows.
         plan_id: The plan that it belongs to; empty where it belongs to none.
-        dataset: The dataset that it belongs to, likewise.
+        dataset: The dataset that it belongs to; empty for all of its plan's, or none.
+        blobs: Part and stream of shared storage, instead of paths: it takes no room on this disk.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Item:
     modified_at: datetime
     plan_id: str = ""
     dataset: str = ""
+    blobs: tuple[str, str] | None = None
 
 
 class Removal(NamedTuple):
@@ -111,7 +113,7 @@ def _beyond_budget(
     for item, used_at in found:
         if left <= policy.max_disk_gib * _GIB:
             return
-        if item not in gone:
+        if item not in gone and item.blobs is None:
             left -= item.num_bytes
             yield Removal(
                 item, used_at, f"all outputs take more than retention.max_disk_gib={policy.max_disk_gib:g}"
@@ -141,7 +143,7 @@ def _is_needed(item: Item, plans: Mapping[str, PlanState], now: datetime) -> boo
             return False
         case "checkpoints":
             plan = plans.get(item.plan_id)
-            return plan is None or bool(plan.remaining(item.dataset))
+            return plan is None or any(map(plan.remaining, [item.dataset] if item.dataset else plan.datasets))
         case "graphs":
             return any(
                 plan.remaining(dataset)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
+from core.events.open import Part, attempt, is_shared, open_store
 from core.planning.retention import Item, Kind
 from settings.layout import Layout
 
@@ -18,6 +20,10 @@ MAINTENANCE_LOG = "maintenance.jsonl"
 """In ``coordinator_logs``: what was deleted, and why."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp|\..+\.state\.json\.\d+\.tmp|[0-9a-f]{64}\.tmp")
 """Names of what is written aside, by ``core.events.files``, process states, and builders of graph stores."""
+_SHARED: tuple[tuple[Part, Kind, re.Pattern[str]], ...] = (
+    ("telemetry", "telemetry", re.compile(r"plan=([^,]+),dataset=.+")),
+    ("files", "checkpoints", re.compile(r"checkpoints-(.+)")),
+)
 _STORE = re.compile(r"[0-9a-f]{64}")
 _SIDECAR = re.compile(r"epoch-\d+-step-\d+\.json")
 _CHECKPOINT = re.compile(r"epoch-\d+-step-\d+\.pt")
@@ -41,6 +47,24 @@ def survey(layout: Layout, plans: Collection[str]) -> list[Item]:
         *_telemetry(layout),
         *_litter(layout),
     ]
+
+
+def survey_shared(layout: Layout) -> Iterator[Item]:
+    """What plans have in shared storage besides the log and models, as far as it may ever be deleted.
+
+    Raises:
+        StorageError: It cannot be listed.
+    """
+    if not is_shared(layout):
+        return
+    for part, kind, pattern in _SHARED:
+        store = open_store(layout, part)
+        for stream in sorted(attempt(store, store.streams)):
+            match = pattern.fullmatch(stream)
+            if match and attempt(store, partial(store.names, stream)):
+                yield Item(
+                    kind, (), 0, datetime.min.replace(tzinfo=UTC), unquote(match[1]), "", (part, stream)
+                )
 
 
 def num_bytes_below(folder: Path) -> int:

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from core.events.log import EventLog
+from core.events.open import bind_storage, open_log, open_store
 from core.events.telemetry import read_telemetry
 from core.planning.audit import audit
 from core.planning.maintenance import MaintenanceReport, maintain_outputs
@@ -169,6 +170,27 @@ def test_a_plan_that_was_taken_up_again_just_now_keeps_all_it_has(layout: Layout
     assert "plan-cut" not in {removal for removal in removed if removal} - {"plan-done"}
     assert all(layout.plan_file("plan-cut", ending).exists() for ending in PLAN_FILES)
     assert not read_telemetry(layout.telemetry, "plan-cut").is_empty()
+
+
+def test_what_is_shared_between_machines_goes_by_the_same_policy(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    settings = load_settings(output_dir=tmp_path / "out", storage={"url": str(shared)})
+    layout = bind_storage(settings)
+    for plan_id, is_over in {"plan-done": True, "plan-cut": False}.items():
+        for event in old_plan(Layout(tmp_path / plan_id), plan_id, is_over=is_over):
+            open_log(layout).append([event._replace(position=-1)])
+        open_store(layout, "telemetry").put_if_absent(f"plan={plan_id},dataset=set_01", "a.parquet", b"1")
+        open_store(layout, "files").put_if_absent(f"checkpoints-{plan_id}", "set_01,teacher,gat,a", b"1")
+    open_store(layout, "files").put_if_absent("models", "0" * 64, b"1")
+    leases = contents(shared / "leases")
+    report = maintain_outputs(settings, BEGAN + timedelta(days=365 * YEARS))
+    assert report.problems == []
+    left = {"checkpoints-plan-cut/set_01,teacher,gat,a", f"models/{'0' * 64}"}
+    assert contents(shared / "files").keys() == left
+    assert contents(shared / "telemetry") == {}
+    assert contents(shared / "leases") == leases
+    assert len(open_log(layout).read("plan-done")) > len(open_log(layout).read("plan-cut")) > 50
 
 
 def test_a_damaged_plan_is_left_alone_and_named(layout: Layout) -> None:

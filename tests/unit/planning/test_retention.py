@@ -17,6 +17,7 @@ NOW = BEGAN + timedelta(days=400)
 MIB, GIB = 2**20, 2**30
 EVENTS = sample_events(PLAN, ("hcrl_sa", "set_01"), failures=False, start=BEGAN)
 FAILED = sample_events(PLAN, ("hcrl_sa", "set_01"), failures=True, start=BEGAN)
+DEFAULTS = RetentionSettings()
 KEPT_FOR_EVER = RetentionSettings(checkpoint_days=0, graphs_days=0, plan_days=0, log_days=0, telemetry_days=0)
 
 
@@ -26,7 +27,7 @@ def item(kind: Kind, name: str = "a", dataset: str = "set_01", age_days: float =
 
 
 def chosen(
-    *items: Item, events: list[Event] = EVENTS, policy: RetentionSettings = RetentionSettings(), mib: int = 0
+    *items: Item, events: list[Event] = EVENTS, policy: RetentionSettings = DEFAULTS, mib: int = 0
 ) -> list[Item]:
     removals = choose_removals(items, {PLAN: PLAN_STATE.fold(events)}, policy, mib * MIB, NOW)
     return [removal.item for removal in removals]
