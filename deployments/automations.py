@@ -252,8 +252,9 @@ def _ensure(client: SyncPrefectClient, rule: Rule, known: _Known, there: Automat
         return Change(thing, "made")
     if there.model_dump(exclude={"id"}) == wanted.model_dump():
         return Change(thing, "unchanged")
-    # What is not set explicitly would not be sent, even a trigger's type.
-    client.update_automation(there.id, AutomationCore.model_validate(wanted.model_dump()))
+    # What is not set explicitly would not be sent, even a trigger's type; an owner cannot be sent at all.
+    sent = AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"}))
+    client.update_automation(there.id, sent)
     return Change(thing, "changed")
 
 
