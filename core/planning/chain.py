@@ -10,13 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from core.analytics.history import PhaseEstimate, phase_history
-from core.can.digest import find_shared_captures
 from core.can.graph_store import open_graph_store
-from core.can.registry import Capture, find_captures
 from core.errors import ArtifactError, ChainLostError, GraphStoreError, TrainingError, TrainingProcessError
 from core.events.catalogue import (
-    CaptureRefused,
-    CapturesDigested,
     ChainFinished,
     ChainStarted,
     ChainStopped,
@@ -35,8 +31,8 @@ from core.events.projection import Following
 from core.logs import headline, identified, without_secrets
 from core.planning.admission import Placement
 from core.planning.attempt import Attempt, choose_attempt, may_retry
-from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.claims import Claim, claimed
+from core.planning.graphs_phase import build_graphs
 from core.planning.machine import describe_machine
 from core.planning.pack_limits import fold_pack_limits
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
@@ -252,7 +248,8 @@ class Chain:
         began = time.monotonic()
         try:
             if phase == GRAPHS:
-                self._build_graphs()
+                events, view = self._log.read(self.plan_id), self._view()
+                build_graphs(self.dataset, self.settings, self.layout, events, view, self._process, self.emit)
             else:
                 job = self.job(phase, attempt)
                 if placement:
@@ -301,48 +298,6 @@ class Chain:
             return message
         hint = f"resources.memory_limit_mib allows {limit_mib} MiB: raise it, or set it to 0"
         return message.replace(headline(message), f"{headline(message)}; {hint}", 1)
-
-    def _build_graphs(self) -> None:
-        view, built = self._view(), self._built()
-        digested = captures_digested(self.dataset, self.settings, view)
-        if before := captures_of_graphs(self._log.read(self.plan_id)).get(self.dataset):
-            require_same_captures(before, digested)
-        self.emit(digested)
-        all_rows = {name: known.captures for name, known in view.captures.items()}
-        for shared in find_shared_captures({**all_rows, self.dataset: digested.captures}):
-            if shared.dataset == self.dataset:
-                self.emit(shared)
-        captures = self._without_copies(find_captures(self.dataset, self.settings.data), digested)
-
-        def emit(fact: Fact) -> None:
-            if built and isinstance(fact, GraphsBuilt):
-                _require_same_graphs(built, fact)
-            self.emit(fact)
-
-        self._process.run(
-            "core.can.graphs:build_graph_store",
-            self.dataset,
-            captures,
-            digested.data_digest,
-            self.settings,
-            self.layout.graphs,
-            on_fact=emit,
-            timeout_s=self._hang_timeout_s,
-        )
-
-    def _without_copies(self, captures: list[Capture], digested: CapturesDigested) -> list[Capture]:
-        """Leave out copies of training captures: their frames would be on both sides of a split."""
-        sha256 = {row["path"]: row["sha256"] for row in digested.captures}
-        first: dict[str, Capture] = {}
-        kept = []
-        for capture in captures:
-            original = first.setdefault(sha256[capture.path.as_posix()], capture)
-            if original is capture or "test" in (capture.role, original.role):
-                kept.append(capture)
-            else:
-                reason = f"same bytes as {original.path}"
-                self.emit(CaptureRefused(dataset=self.dataset, path=str(capture.path), reason=reason))
-        return kept
 
     def job(self, phase: str, attempt: Attempt) -> PhaseJob:
         """What the training process is told about an attempt of a phase.
@@ -446,13 +401,3 @@ class Chain:
 
     def _view(self) -> RegistryView:
         return registry_view(self._log)
-
-
-def _require_same_graphs(before: GraphsBuilt, now: GraphsBuilt) -> None:
-    if (before.graphs_digest, before.split_digest) != (now.graphs_digest, now.split_digest):
-        raise GraphStoreError(
-            f"{now.dataset}: the graphs built again are not those that the plan began with (graphs "
-            f"{before.graphs_digest[:8]} -> {now.graphs_digest[:8]}, split {before.split_digest[:8]} -> "
-            f"{now.split_digest[:8]}): a capture cannot be read as before, or this software is another "
-            "release; make a new plan (without --resume)"
-        )
