@@ -17,12 +17,15 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from core.can.demo import ensure_demo, simulate, write_csv
 from core.events.catalogue import CheckpointWritten, Fact, ModelSaved, PlanResumed
 from core.events.log import EventLog
 from core.planning.plan_state import PLAN_STATE
-from deployments.automations import WEBHOOK, rules
+from deployments.automations import WEBHOOK, ensure_automations, rules
+from deployments.changes import Change
 from settings.data import DemoSettings
 from settings.layout import Layout
 from tests.commands import ROOT, TINY, PrefectServer, environment, post, wait_for
@@ -81,6 +84,7 @@ class Site:
     def __init__(self, folder: Path, api: str, receiver: Receiver) -> None:
         self.folder, self.api, self.receiver = folder, api, receiver
         self.out, self.recent = folder / "out", folder / "recent"
+        self.applied: list[str] = []
         groups: dict[str, Any] = {
             **TINY,
             "data": {"data_dir": str(folder / "data"), "datasets": {car: {"folder": car} for car in CARS}},
@@ -104,6 +108,17 @@ class Site:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def apply(self, webhook_url: str | None = None) -> list[Change]:
+        with temporary_settings({PREFECT_API_URL: self.api}), get_client(sync_client=True) as client:
+            return ensure_automations(client, webhook_url)
+
+    def edit(self, name: str, **changes: Any) -> None:
+        """Change an automation as a person does."""
+        automation = self.automation(name)
+        kept = ("name", "description", "enabled", "tags", "trigger", "actions")
+        fields = {key: automation[key] for key in kept}
+        request("PUT", f"{self.api}/automations/{automation['id']}", {**fields, **changes})
 
     def tell(self, *statements: str) -> None:
         """Tell the server events of ours, as flows do."""
@@ -208,7 +223,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         # Nothing shall begin by schedule while the tests look.
         post(f"{server.api}/variables/", name="can_retrain_schedules_active", value=False)
         site.variables["CAN_RETRAIN_WEBHOOK_URL"] = receiver.url
-        site.command(sys.executable, "-m", "deployments.apply")
+        site.applied = site.command(sys.executable, "-m", "deployments.apply").splitlines()
         del site.variables["CAN_RETRAIN_WEBHOOK_URL"]
         names = [part for name in ("on-demand", "sensor", "drift") for part in ("-n", name)]
         site.command(PREFECT, "--no-prompt", "deploy", *names)
@@ -229,15 +244,19 @@ def trained(site: Site) -> Iterator[Site]:
 
 
 def test_applying_again_changes_nothing_and_a_paused_automation_stays_paused(site: Site) -> None:
-    shown = site.command(sys.executable, "-m", "deployments.apply")
-    said = [line for line in shown.splitlines() if "automation " in line or "block " in line]
-    assert len(said) == len(rules()) + 1
-    assert {line.split()[0] for line in said} == {"unchanged"}
+    assert {(change.thing, change.outcome) for change in site.apply()} == {
+        (f"block webhook/{WEBHOOK}", "unchanged"),
+        *((f"automation {rule.name}", "unchanged") for rule in rules()),
+    }
     automation = site.automation("disk nearly full")
-    site.command(PREFECT, "automation", "pause", automation["name"])
-    site.command(sys.executable, "-m", "deployments.apply")
-    assert site.automation("disk nearly full")["enabled"] is False
-    site.command(PREFECT, "automation", "resume", automation["name"])
+    request("PATCH", f"{site.api}/automations/{automation['id']}", {"enabled": False})
+    site.edit("disk nearly full", description="edited by hand")
+    assert [change.thing for change in site.apply() if change.outcome == "changed"] == [
+        "automation can-retrain: disk nearly full"
+    ]
+    found = site.automation("disk nearly full")
+    assert (found["enabled"], found["description"]) == (False, automation["description"])
+    request("PATCH", f"{site.api}/automations/{automation['id']}", {"enabled": True})
 
 
 def test_out_of_memory_again_and_again_is_one_notification_that_says_exactly_what_happened(
@@ -266,8 +285,7 @@ def test_out_of_memory_again_and_again_is_one_notification_that_says_exactly_wha
 
 
 def test_the_address_of_the_webhook_is_shown_nowhere(site: Site) -> None:
-    shown = site.command(sys.executable, "-m", "deployments.apply")
-    shown += site.command(PREFECT, "block", "inspect", f"webhook/{WEBHOOK}")
+    shown = "\n".join(map(str, [*site.applied, *site.apply(site.receiver.url), *site.apply()]))
     shown += json.dumps(post(f"{site.api}/automations/filter"))
     shown += json.dumps(post(f"{site.api}/block_documents/filter"))
     shown += json.dumps(post(f"{site.api}/events/filter", filter={}, limit=50))
@@ -285,10 +303,7 @@ def test_a_hostile_name_of_a_dataset_starts_nothing(site: Site) -> None:
 
 def test_a_flow_run_that_no_longer_says_that_it_lives_is_marked_as_crashed(site: Site) -> None:
     (quick,) = (rule for rule in rules(lost_after_s=10.0) if rule.name.endswith("heartbeat lost"))
-    automation = site.automation("heartbeat lost")
-    fields = {key: automation[key] for key in ("name", "description", "enabled", "tags", "actions")}
-    fields["trigger"] = quick.trigger.model_dump(mode="json")
-    put(f"{site.api}/automations/{automation['id']}", fields)
+    site.edit("heartbeat lost", trigger=quick.trigger.model_dump(mode="json"))
     flow = "from prefect import flow\nimport time\nflow(name='analyze')(lambda: time.sleep(1000))()"
     process = subprocess.Popen(
         [sys.executable, "-c", flow], cwd=ROOT, env=environment(**site.variables), stderr=subprocess.DEVNULL
@@ -305,7 +320,7 @@ def test_a_flow_run_that_no_longer_says_that_it_lives_is_marked_as_crashed(site:
     wait_for(lambda: states() == ["CRASHED"], timeout_s=PATIENCE_S)
     # It was nobody's deployment: there is nothing to take up.
     assert not site.retrainings()
-    site.command(sys.executable, "-m", "deployments.apply")
+    site.apply()
     assert site.automation("heartbeat lost")["trigger"]["within"] == 90.0
 
 
@@ -408,8 +423,6 @@ def test_a_server_that_is_away_does_not_stop_what_is_told(tmp_path: Path) -> Non
     assert (told.returncode, told.stdout) == (0, "told\n"), told.stderr
 
 
-def put(url: str, body: Any) -> None:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT"
-    )
-    urllib.request.urlopen(request).close()
+def request(method: str, url: str, body: Any) -> None:
+    content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)).close()
