@@ -86,7 +86,7 @@ class PrefectServer:
             env=self._environment,
             stdin=subprocess.PIPE,
         )
-        wait_for(lambda: answers(self.api), timeout_s=90)
+        wait_for(lambda: answers(self.api), timeout_s=240)
 
     def kill(self) -> None:
         assert self._process
