@@ -23,7 +23,7 @@ from settings.layout import Layout
 from tests.commands import ROOT, config, environment, prefect_server, wait_for
 from tests.postgres import postgres
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first one begins a server and deploys twice
 
 CHROMIUM = Path("/usr/bin/chromium")
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -84,7 +84,7 @@ class Server(NamedTuple):
             sys.executable if word == "python" else PREFECT if word == "prefect" else word for word in command
         ]
         shown = subprocess.run(
-            words, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=280, check=False
+            words, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=600, check=False
         )
         assert not check or shown.returncode == 0, shown.stdout + shown.stderr
         return shown
@@ -282,16 +282,16 @@ def test_an_unreachable_or_unnamed_api_is_told_in_a_line(tmp_path: Path) -> None
     shown = away.run("python", "-m", "deployments.apply", check=False)
     assert shown.returncode == 1
     assert "http://127.0.0.1:9/api does not answer" in shown.stderr
+    nobody = environment(PREFECT_HOME=str(tmp_path))
     unnamed = subprocess.run(
         [sys.executable, "-m", "deployments.apply"],
-        cwd=tmp_path, env=environment(PREFECT_HOME=str(tmp_path)), capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=nobody, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert unnamed.returncode == 2
     assert "no Prefect API is configured" in unnamed.stderr
     assert "Traceback" not in shown.stderr + unnamed.stderr
 
 
-@pytest.mark.timeout(600)
 def test_of_missed_runs_only_the_newest_works_however_many_workers_return_at_once(
     deployed: Deployed, tmp_path: Path
 ) -> None:
@@ -356,7 +356,6 @@ def test_a_value_that_a_form_refuses_is_refused_by_the_api_too(deployed: Deploye
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(600)
 def test_a_person_starts_a_retraining_by_the_form_and_a_worker_carries_it_out(
     deployed: Deployed, tmp_path: Path
 ) -> None:
@@ -433,7 +432,6 @@ def _fill_in(page: Page, settings: Path, start_jitter_s: str) -> None:
     _property(page, "start_jitter_s").locator("input").fill(start_jitter_s)
 
 
-@pytest.mark.timeout(600)
 def test_postgres_and_a_password_serve_retraining_applying_deploying_and_workers(tmp_path: Path) -> None:
     with (
         postgres() as database,
