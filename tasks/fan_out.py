@@ -33,7 +33,7 @@ from tasks.slots import is_away
 
 PRIORITY_QUEUE, DEFAULT_QUEUE = "priority", "default"
 _POLL_S = 3.0
-_SAY_AGAIN_S = 300.0
+_LONG_S, _SAY_AGAIN_S = 60.0, 300.0
 
 
 class CancelledChainsError(RetrainError):
@@ -91,6 +91,7 @@ class _Chain:
     watch: LeaseWatch
     run_id: UUID | None = None
     num_runs: int = 0
+    submitted_at: float = field(default_factory=time.monotonic)
     heard: Heard = field(default_factory=Heard)
     num_fruitless: int = 0
 
@@ -211,7 +212,7 @@ class _FanOut:
                 work_queue_name=queue if chain.deployment.work_pool_name else None,
             ),
         )
-        chain.run_id, chain.num_runs = run.id, chain.num_runs + 1
+        chain.run_id, chain.num_runs, chain.submitted_at = run.id, chain.num_runs + 1, time.monotonic()
         LOG.info("%s: its chain is flow run %s, in queue %s", chain.dataset, run.name, queue)
 
     def _submit_again(self, chain: _Chain, run: FlowRun, is_lost: bool, message: str) -> None:
@@ -238,8 +239,16 @@ class _FanOut:
 
     def _warn_of_pool(self, chain: _Chain) -> None:
         pool = chain.deployment.work_pool_name
-        if pool and time.monotonic() >= self._say_at and (problem := _pool_problem(self._client, pool)):
+        if not pool or time.monotonic() < self._say_at:
+            return
+        if problem := _pool_problem(self._client, pool):
             self._say("%s", problem)
+        elif time.monotonic() - chain.submitted_at > _LONG_S:
+            self._say(
+                "chains wait for a free place of the workers of the work pool %s: see their --limit and the "
+                "limits of the pool; a run of `retrain` takes a place, too",
+                pool,
+            )
 
     def _say(self, text: str, *arguments: object) -> None:
         if time.monotonic() >= self._say_at:

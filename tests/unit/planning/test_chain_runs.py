@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import ChainHeldError
 from core.events.catalogue import (
     ChainFinished,
     ChainStarted,
@@ -16,6 +17,7 @@ from core.events.catalogue import (
 from core.events.leases import Leases
 from core.events.stores import LocalStore
 from core.planning.chain_runs import Heard, LeaseWatch, Run, Step, hear, next_step
+from core.planning.coordinator import one_by_one
 
 STARTED = ChainStarted(dataset="car", holder="a:1:x")
 CHECKPOINT = CheckpointWritten(
@@ -115,3 +117,16 @@ def test_a_chain_that_nobody_begins_is_lost_after_minutes(tmp_path: Path) -> Non
     assert not watch.is_lost(Heard())
     clock.now = 10_400.0
     assert watch.is_lost(Heard())
+
+
+def test_a_chain_that_another_process_holds_stops_none_of_those_after_it() -> None:
+    done: list[str] = []
+
+    def run(dataset: str) -> None:
+        if dataset == "held":
+            raise ChainHeldError("a:1:x", "p", "another process works on it")
+        done.append(dataset)
+
+    with pytest.raises(ChainHeldError):
+        one_by_one(run)(["car", "held", "van"])
+    assert done == ["car", "van"]
