@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import TINY, config, run
+from tests.commands import ROOT, TINY, config, run
+
+PLANTED = {
+    "PREFECT_API_AUTH_STRING": "someone:planted-auth-string",
+    "PREFECT_API_KEY": "pnu_planted-key-of-the-api",
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDACCESSKEY",
+    "AWS_SECRET_ACCESS_KEY": "planted/secret+access=key",
+    "AWS_SESSION_TOKEN": "planted-session-token",
+    "MLFLOW_TRACKING_USERNAME": "planted-username",
+    "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password",
+    "SOME_WEBHOOK_URL": "https://hooks.example.org/planted-path",
+}
+"""Secrets in the environment of the finished plan, which nothing of it may hold."""
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = config(folder, data=broken)
     shown = run(
         "flows.retrain", "--config", str(settings), "--datasets", "broken", "demo",
-        "--output-dir", str(folder / "out"),
+        "--output-dir", str(folder / "out"), cwd=ROOT, **PLANTED,
     )  # fmt: skip
     (folder / "stdout").write_text(shown.stdout)
     (folder / "stderr").write_text(shown.stderr)
