@@ -7,8 +7,10 @@ taken for an empty log.
 """
 
 import json
+import os
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -87,7 +89,10 @@ def open_store(layout: Layout, part: Part) -> SegmentStore:
     bound = _read_pointer(layout)
     if bound is None:
         return LocalStore(layout.root / part)
-    _require_identity(bound, layout)
+    if bound.storage.is_bucket:
+        _require_bucket(bound, layout, _aws_environment())
+    else:
+        _require_identity(bound, layout)
     return open_storage(bound.storage, part)
 
 
@@ -121,10 +126,23 @@ def _require_no_log(layout: Layout, storage: StorageSettings) -> None:
 def open_storage(storage: StorageSettings, part: str) -> SegmentStore:
     """One part of shared storage, whether or not an output directory is bound to it."""
     if storage.is_bucket:
-        from core.events.object_store import ObjectStore
-
-        return ObjectStore(f"{storage.place}/{part}" if part else storage.place)
+        return _bucket(f"{storage.place}/{part}" if part else storage.place, _aws_environment())
     return LocalStore(Path(storage.place) / part)
+
+
+@lru_cache(maxsize=32)
+def _bucket(url: str, environment: tuple[object, ...]) -> SegmentStore:
+    """Opened once: a connection costs more than what is asked over it."""
+    from core.events.object_store import ObjectStore
+
+    del environment
+    return ObjectStore(url)
+
+
+def _aws_environment() -> tuple[object, ...]:
+    """What a connection depends on; none outlives a fork."""
+    named = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return os.getpid(), *sorted(named.items())
 
 
 def _identify(storage: StorageSettings) -> str:
@@ -137,6 +155,13 @@ def _identify(storage: StorageSettings) -> str:
     store = open_storage(storage, "")
     attempt(store, lambda: store.put_if_absent(*_IDENTITY, uuid.uuid4().hex.encode()))
     return attempt(store, lambda: store.read(*_IDENTITY)).decode(errors="replace")
+
+
+@lru_cache(maxsize=32)
+def _require_bucket(bound: _Binding, layout: Layout, environment: tuple[object, ...]) -> None:
+    """A bucket stays the same; a folder may be unmounted."""
+    del environment
+    _require_identity(bound, layout)
 
 
 def _require_identity(bound: _Binding, layout: Layout) -> None:

@@ -29,10 +29,13 @@ from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import read_telemetry
 from core.planning.coordinator import RetrainingCoordinator
 from core.planning.plan_claims import is_carried_out, plan_claimed
+from core.planning.plan_state import PLAN_STATE
+from core.planning.watching import Watch
 from settings.app import Settings, load_settings
 from settings.errors import SettingsError
 from settings.layout import Layout
-from tests.commands import TINY, config, run
+from tests.commands import TINY, config, run, wait_for
+from tests.sample_log import sample_events
 
 LOST_AT = "student_gat"
 
@@ -312,3 +315,22 @@ def test_an_output_directory_that_shares_nothing_has_no_leases_of_plans(tmp_path
         require()
         assert not is_carried_out(layout, "plan-1")
     assert not layout.root.exists()
+
+
+def test_a_plan_is_watched_from_another_machine(fleet: Fleet, tmp_path: Path) -> None:
+    place = f"{fleet.url}-watched"
+    if "://" not in place:
+        Path(place).mkdir()
+    one, other = bind(tmp_path / "one", place), bind(tmp_path / "other", place)
+    log = open_log(one)
+    begun, rest = sample_events()[:20], sample_events()[20:]
+    ended = PLAN_STATE.fold([*begun, *rest]).status
+    log.append([event._replace(stream="watched", position=-1) for event in begun])
+    watch = Watch(other.root, "watched")
+    before = watch.look()
+    assert before.plan_id == "watched"
+    assert before.status == "interrupted", "nobody carries it out"
+    with plan_claimed(one, "watched", lease_s=60.0):
+        assert watch.look().status == "running"
+        log.append([event._replace(stream="watched", position=-1) for event in rest])
+        wait_for(lambda: watch.look().status == ended)
