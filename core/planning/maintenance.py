@@ -196,10 +196,13 @@ def _still_wrong(
     """What deleting cannot mend."""
     left = report.num_bytes_before - report.num_bytes_freed if dry_run else num_bytes_below(layout.root)
     if policy.max_disk_gib and left > policy.max_disk_gib * _GIB:
+        sizes = sorted(((num_bytes_below(path), path.name) for path in layout.root.iterdir()), reverse=True)
+        largest = ", ".join(f"{name} ({size / _GIB:.2f} GiB)" for size, name in sizes[:3])
         yield (
             f"{layout.root} takes {left / _GIB:.2f} GiB, more than retention.max_disk_gib="
-            f"{policy.max_disk_gib:g}, and what is left is needed or younger than a day: raise the budget, "
-            "resume plans that are not over, or move the directory to a larger disk"
+            f"{policy.max_disk_gib:g}, and what is left is needed or younger than a day; most of it is {largest}: "
+            "raise the budget, resume plans that are not over, or move the directory to a larger disk "
+            "(prefect/ and mlartifacts/ are run history: they may be deleted while nothing runs)"
         )
     if problem := disk_shortage(layout.root, policy):
         yield problem
