@@ -37,7 +37,7 @@ class Machine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         with self.files.sharing(PLAN, saved, KEEP):
-            pass
+            assert saved.sha256 in self.store.names("models"), "it is there before the log names it"
         return saved
 
     def write_checkpoint(self, epoch: int, content: bytes = b"", model: str = "vgae") -> CheckpointWritten:
@@ -49,7 +49,7 @@ class Machine:
         sidecar = {"version": 3, "sha256": written.sha256, "key": "key"}
         path.with_suffix(".json").write_text(json.dumps(sidecar))
         with self.files.sharing(PLAN, written, KEEP):
-            pass
+            assert any(written.sha256 in name for name in self.store.names(f"checkpoints-{PLAN}"))
         return written
 
     def checkpoints(self) -> list[str]:
