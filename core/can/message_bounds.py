@@ -1,6 +1,7 @@
 """Bounds of what python-can decompresses: checked before it is let at a file, as it has none of its own."""
 
 import mmap
+import re
 import sqlite3
 import struct
 import zlib
@@ -15,6 +16,7 @@ from core.errors import CaptureError
 _BLF_HEADER = struct.Struct("<4sL")
 _BLF_OBJECT = struct.Struct("<4sHHLL")
 _BLF_CONTAINER = struct.Struct("<H14x")
+_BLF_SIZES = re.compile(rb"LOBJ.{4}(.{4})", re.DOTALL)
 _CONTAINER, _ZLIB = 10, 2
 _MF4_COMPRESSED = struct.Struct("<4sI2Q2s2BI2Q")
 _DEFLATE = (0, 1)
@@ -58,10 +60,19 @@ def _check_blf(path: Path, bound: Bound) -> None:
             file.skip(num_bytes % 4)
             if kind == _CONTAINER and len(body) > _BLF_CONTAINER.size:
                 (method,) = _BLF_CONTAINER.unpack_from(body)
+                content = body[_BLF_CONTAINER.size :]
                 if method == _ZLIB:
-                    left = bound.num_bytes - total
-                    total += len(zlib.decompressobj().decompress(body[_BLF_CONTAINER.size :], left + 1))
-                    bound.require(total)
+                    content = zlib.decompressobj().decompress(content, bound.num_bytes - total + 1)
+                total += len(content)
+                bound.require(total)
+                _require_end(path, content)
+
+
+def _require_end(path: Path, content: bytes) -> None:
+    """Refuse objects that are said to take no room: python-can would read the first one for ever."""
+    sizes = (int.from_bytes(size, "little") for size in _BLF_SIZES.findall(content))
+    if any(size < _BLF_OBJECT.size for size in sizes):
+        raise CaptureError(f"{path} is damaged: an object in it takes no room; restore the file")
 
 
 def _check_mf4(path: Path, bound: Bound) -> None:

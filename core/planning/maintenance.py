@@ -200,9 +200,9 @@ def _still_wrong(
         largest = ", ".join(f"{name} ({size / _GIB:.2f} GiB)" for size, name in sizes[:3])
         yield (
             f"{layout.root} takes {left / _GIB:.2f} GiB, more than retention.max_disk_gib="
-            f"{policy.max_disk_gib:g}, and what is left is needed or younger than a day; most of it is {largest}: "
-            "raise the budget, resume plans that are not over, or move the directory to a larger disk "
-            "(prefect/ and mlartifacts/ are run history: they may be deleted while nothing runs)"
+            f"{policy.max_disk_gib:g}, and what is left is needed or younger than a day; most of it is "
+            f"{largest}: raise the budget, resume plans that are not over, or move the directory to a larger "
+            "disk (prefect/, and mlflow.db with mlartifacts/, are views: they may be deleted while nothing runs)"
         )
     if problem := disk_shortage(layout.root, policy):
         yield problem

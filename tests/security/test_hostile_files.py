@@ -108,6 +108,18 @@ def test_an_mf4_block_of_a_method_without_bound_is_refused(tmp_path: Path) -> No
         read(tmp_path / "a.mf4")
 
 
+@pytest.mark.parametrize("method", [0, 2])
+def test_a_blf_object_that_takes_no_room_is_not_read_for_ever(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.blf"
+    with can.BLFWriter(path) as writer:
+        writer.on_message_received(can.Message(timestamp=1.0, arbitration_id=1, data=b"\1"))
+    endless = struct.pack("<4sHHLL", b"LOBJ", 16, 1, 0, 99) + bytes(64)
+    body = struct.pack("<H6xL4x", method, len(endless)) + (zlib.compress(endless) if method else endless)
+    path.write_bytes(path.read_bytes() + struct.pack("<4sHHLL", b"LOBJ", 16, 1, 16 + len(body), 10) + body)
+    with pytest.raises(CaptureError, match="takes no room"):
+        read(path)
+
+
 def test_a_database_that_computes_its_messages_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with sqlite3.connect(path) as database:
