@@ -202,7 +202,7 @@ def _still_wrong(
             f"{layout.root} takes {left / _GIB:.2f} GiB, more than retention.max_disk_gib="
             f"{policy.max_disk_gib:g}, and what is left is needed or younger than a day; most of it is "
             f"{largest}: raise the budget, resume plans that are not over, or move the directory to a larger "
-            "disk (prefect/, and mlflow.db with mlartifacts/, are views: they may be deleted while nothing runs)"
+            "disk (prefect/, and mlflow.db with mlartifacts/, are views that may go while nothing runs)"
         )
     if problem := disk_shortage(layout.root, policy):
         yield problem
