@@ -159,6 +159,15 @@ def test_a_large_phase_is_not_starved_by_small_ones_that_keep_coming() -> None:
     assert large.admitted_at <= large.comes_at + PATIENCE + 9 + 2
 
 
+def test_a_priority_phase_waits_for_no_more_than_what_runs_already() -> None:
+    limit = vram_limit("GPU-a")
+    first = Phase({limit: 24_000}, True, 1, 5, None)
+    small = [Phase({limit: 6_000}, False, 2 * i, 9, None) for i in range(200)]
+    live([*small, first], random.Random(0), 1_000)
+    assert first.admitted_at is not None
+    assert first.admitted_at <= first.comes_at + 9 + 2 < PATIENCE
+
+
 def test_small_phases_share_a_card() -> None:
     limit = vram_limit("GPU-a")
     small = [Phase({limit: 6_000}, False, 0, 50, None) for _ in range(4)]
