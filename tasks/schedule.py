@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,9 +23,6 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.states import Completed
-
-from core.planning.progress import LOG
-from tasks.logs import shown_in_ui
 
 SKIPPED = "Skipped"
 """Name of the state of a scheduled run that a newer one made needless."""
@@ -50,15 +48,15 @@ def wait_for_turn(start_jitter_s: float) -> State[Any] | None:
     # A run that is begun again, by a person or after a crash, has waited already.
     if run is None or not run.auto_scheduled or not run.deployment_id or run.run_count > 1:
         return None
-    with shown_in_ui():
-        if newer := _coalesce(run, run.deployment_id):
-            return _skipped(newer)
-        if run.expected_start_time and start_jitter_s:
-            delay_s = start_delay_s(
-                run.deployment_id, socket.gethostname(), run.expected_start_time, start_jitter_s
-            )
-            LOG.info("begins in %.0f s, so that a fleet does not begin at once (start_jitter_s)", delay_s)
-            time.sleep(delay_s)
+    if newer := _coalesce(run, run.deployment_id):
+        return _skipped(newer)
+    if run.expected_start_time and start_jitter_s:
+        host = socket.gethostname()
+        delay_s = start_delay_s(run.deployment_id, host, run.expected_start_time, start_jitter_s)
+        get_run_logger().info(
+            "begins in %.0f s, so that a fleet does not begin at once (start_jitter_s)", delay_s
+        )
+        time.sleep(delay_s)
     return None
 
 
@@ -126,7 +124,7 @@ def _coalesce(run: FlowRun, deployment_id: UUID) -> FlowRun | None:
                 if other.id != newest.id and other.state and other.state.type == StateType.SCHEDULED:
                     client.set_flow_run_state(other.id, _skipped(newest))
     except Exception as error:  # noqa: BLE001 - a run too many does no harm, none at all does
-        LOG.warning("missed runs are not coalesced: %s", error, exc_info=True)
+        get_run_logger().warning("missed runs are not coalesced: %s", error, exc_info=True)
         return None
     return newest if newest.id != run.id else None
 

@@ -31,9 +31,9 @@ QUICK = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1",
-    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "8",
 }
-"""A server for which a night is a second."""
+"""A server that notices soon what is late."""
 FLOWS = {"retrain", "dataset-chain", "analyze", "maintain", "watch-captures", "watch-drift"}
 
 
@@ -50,14 +50,20 @@ class Server(NamedTuple):
     home: Path
     auth: str = ""
 
-    def ask(self, path: str, method: str = "GET", **body: Any) -> Any:
+    def ask(self, path: str, method: str = "GET", content: Any = None, **fields: Any) -> Any:
         headers = {"Content-Type": "application/json"}
         if self.auth:
             headers["Authorization"] = f"Basic {base64.b64encode(self.auth.encode()).decode()}"
-        content = json.dumps(body).encode() if method != "GET" else None
-        request = urllib.request.Request(f"{self.api}/{path}", content, headers, method=method)
-        with urllib.request.urlopen(request) as response:
-            return json.load(response) if response.status != 204 else None
+        body = json.dumps(fields if content is None else content).encode() if method != "GET" else None
+        request = urllib.request.Request(f"{self.api}/{path}", body, headers, method=method)
+        while True:
+            try:
+                with urllib.request.urlopen(request) as response:
+                    return json.load(response) if response.status != 204 else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # SQLite is busy
+                    raise
+                time.sleep(0.5)
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         flows = {flow["id"]: flow["name"] for flow in self.ask("flows/filter", "POST")}
@@ -75,7 +81,7 @@ class Server(NamedTuple):
     def environment(self) -> dict[str, str]:
         auth = {"PREFECT_API_AUTH_STRING": self.auth} if self.auth else {}
         return environment(
-            PREFECT_API_URL=self.api, PREFECT_HOME=str(self.home), PREFECT_WORKER_QUERY_SECONDS="1", **auth
+            PREFECT_API_URL=self.api, PREFECT_HOME=str(self.home), PREFECT_WORKER_QUERY_SECONDS="3", **auth
         )
 
     def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -298,11 +304,11 @@ def test_of_missed_runs_only_the_newest_works_however_many_workers_return_at_onc
     server = deployed.server
     deployment = server.deployments()["maintain/maintenance"]["id"]
     given = {"output_dir": str(tmp_path / "out"), "start_jitter_s": 1}
-    every_two_seconds = {"interval": 2.0, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"}
-    asked = {"schedule": every_two_seconds, "active": True, "parameters": given, "slug": "often"}
-    made = _post_list(server, f"deployments/{deployment}/schedules", [asked])
+    often = {"interval": 5.0, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"}
+    asked = {"schedule": often, "active": True, "parameters": given, "slug": "often"}
+    made = server.ask(f"deployments/{deployment}/schedules", "POST", [asked])
     schedule = f"deployments/{deployment}/schedules/{made[0]['id']}"
-    wait_for(lambda: len(_late(server, deployment)) >= 5)
+    wait_for(lambda: len(_late(server, deployment)) >= 3)
     server.ask(schedule, "PATCH", active=False)  # what is late stays, as when a worker was away
     by_hand = server.ask(f"deployments/{deployment}/create_flow_run", "POST", parameters=given)
     missed = {run["id"] for run in _late(server, deployment)}
@@ -321,14 +327,6 @@ def test_of_missed_runs_only_the_newest_works_however_many_workers_return_at_onc
     server.ask(schedule, "DELETE")
 
 
-def _post_list(server: Server, path: str, body: list[Any]) -> Any:
-    request = urllib.request.Request(
-        f"{server.api}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
-
-
 def _late(server: Server, deployment: str) -> list[dict[str, Any]]:
     return [run for run in server.runs(deployment) if run["state"]["name"] == "Late"]
 
@@ -343,7 +341,6 @@ def test_a_value_that_a_form_refuses_is_refused_by_the_api_too(deployed: Deploye
     for name, parameters, said in (
         ("retrain/on-demand", {"environment": "tpu"}, "environment"),
         ("retrain/on-demand", {"datasets": ["../../etc"]}, "datasets"),
-        ("retrain/on-demand", {"dataset": ["demo"]}, "dataset"),
         ("retrain/on-demand", {"start_jitter_s": -1}, "start_jitter_s"),
         ("dataset-chain/demo", {"dataset": "demo"}, "plan_id"),
         ("dataset-chain/demo", {"dataset": "demo", "plan_id": "../x"}, "plan_id"),
@@ -384,7 +381,7 @@ def test_a_person_starts_a_retraining_by_the_form_and_a_worker_carries_it_out(
             assert leak not in shown
         _fill_in(page, settings, start_jitter_s="-5")
         page.get_by_role("button", name="Submit").click()
-        page.get_by_text("-5 is less than the minimum of 0").wait_for()
+        page.get_by_text("-5 is less than the minimum of 0").first.wait_for()
         assert not server.runs(deployment)
         _property(page, "start_jitter_s").locator("input").fill("7")
         page.screenshot(path=tmp_path / "form.png", full_page=True)
