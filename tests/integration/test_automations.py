@@ -1,5 +1,6 @@
 """What happens by itself, on a real server with real workers: crashes, new captures, drift, notifications."""
 
+import http
 import http.server
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -109,6 +111,21 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def ask(self, path: str, **body: Any) -> Any:
+        """The server's answer; one that is too busy (its database is locked) is asked again."""
+        answers = []
+
+        def answered() -> bool:
+            try:
+                answers.append(post(f"{self.api}/{path}", **body))
+            except urllib.error.HTTPError as error:
+                if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+            return bool(answers)
+
+        wait_for(answered, timeout_s=PATIENCE_S)
+        return answers[0]
+
     def apply(self, webhook_url: str | None = None) -> list[Change]:
         with temporary_settings({PREFECT_API_URL: self.api}), get_client(sync_client=True) as client:
             return ensure_automations(client, webhook_url)
@@ -126,11 +143,11 @@ class Site:
         self.command(sys.executable, "-c", "\n".join([imported, *statements]))
 
     def deployment(self, name: str) -> str:
-        (found,) = (d for d in post(f"{self.api}/deployments/filter") if d["name"] == name)
+        (found,) = (d for d in self.ask("deployments/filter") if d["name"] == name)
         return str(found["id"])
 
     def start(self, name: str, **parameters: Any) -> str:
-        begun = post(f"{self.api}/deployments/{self.deployment(name)}/create_flow_run", parameters=parameters)
+        begun = self.ask(f"deployments/{self.deployment(name)}/create_flow_run", parameters=parameters)
         return str(begun["id"])
 
     def finish(self, name: str, **parameters: Any) -> dict[str, Any]:
@@ -146,7 +163,7 @@ class Site:
         return str(found["state_type"])
 
     def runs(self, **chosen: Any) -> list[dict[str, Any]]:
-        return list(post(f"{self.api}/flow_runs/filter", flow_runs=chosen, sort="START_TIME_ASC"))
+        return list(self.ask("flow_runs/filter", flow_runs=chosen, sort="START_TIME_ASC"))
 
     def retrainings(self) -> list[dict[str, Any]]:
         """Runs of ``retrain/on-demand``, oldest first."""
@@ -155,10 +172,10 @@ class Site:
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         asked = {"event": {"name": list(names)}, "order": "ASC"}
-        return list(post(f"{self.api}/events/filter", filter=asked, limit=50)["events"])
+        return list(self.ask("events/filter", filter=asked, limit=50)["events"])
 
     def automation(self, name: str) -> dict[str, Any]:
-        (found,) = (a for a in post(f"{self.api}/automations/filter") if a["name"] == f"can-retrain: {name}")
+        (found,) = (a for a in self.ask("automations/filter") if a["name"] == f"can-retrain: {name}")
         return dict(found)
 
     @property
@@ -221,7 +238,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         server.start()
         site = Site(folder, server.api, receiver)
         # Nothing shall begin by schedule while the tests look.
-        post(f"{server.api}/variables/", name="can_retrain_schedules_active", value=False)
+        site.ask("variables/", name="can_retrain_schedules_active", value=False)
         site.variables["CAN_RETRAIN_WEBHOOK_URL"] = receiver.url
         site.applied = site.command(sys.executable, "-m", "deployments.apply").splitlines()
         del site.variables["CAN_RETRAIN_WEBHOOK_URL"]
@@ -286,9 +303,9 @@ def test_out_of_memory_again_and_again_is_one_notification_that_says_exactly_wha
 
 def test_the_address_of_the_webhook_is_shown_nowhere(site: Site) -> None:
     shown = "\n".join(map(str, [*site.applied, *site.apply(site.receiver.url), *site.apply()]))
-    shown += json.dumps(post(f"{site.api}/automations/filter"))
-    shown += json.dumps(post(f"{site.api}/block_documents/filter"))
-    shown += json.dumps(post(f"{site.api}/events/filter", filter={}, limit=50))
+    shown += json.dumps(site.ask("automations/filter"))
+    shown += json.dumps(site.ask("block_documents/filter"))
+    shown += json.dumps(site.ask("events/filter", filter={}, limit=50))
     assert WEBHOOK in shown
     assert HIDDEN not in shown
     assert str(urlsplit(site.receiver.url).port) not in shown
@@ -315,7 +332,7 @@ def test_a_flow_run_that_no_longer_says_that_it_lives_is_marked_as_crashed(site:
         process.wait()
 
     def states() -> list[str]:
-        return [one["state_type"] for one in post(f"{site.api}/flow_runs/filter")]
+        return [one["state_type"] for one in site.ask("flow_runs/filter")]
 
     wait_for(lambda: states() == ["CRASHED"], timeout_s=PATIENCE_S)
     # It was nobody's deployment: there is nothing to take up.
@@ -397,7 +414,7 @@ def test_nothing_is_told_twice(trained: Site) -> None:
     assert [look["status"] for look in seen] == ["drifted", "told"]
     steady = json.loads((Layout(trained.out).watched / "drift-car_a.json").read_text())["seen"]
     assert [look["status"] for look in steady] == ["steady", "steady"]
-    shown = {artifact["key"]: artifact for artifact in post(f"{trained.api}/artifacts/latest/filter")}
+    shown = {artifact["key"]: artifact for artifact in trained.ask("artifacts/latest/filter")}
     assert "data:image/svg+xml" in shown["drift-car-b"]["data"]
     assert "car_a" in shown["watched-captures"]["data"]
 
