@@ -36,7 +36,9 @@ class Plan:
     @property
     def _arguments(self) -> list[str]:
         training = {**TINY["training"], "epochs": 3, "num_threads": 1, "checkpoint_interval_s": 0.5}
-        settings = config(self.folder, training=training, tracking={"mlflow": False})
+        settings = config(
+            self.folder, training=training, tracking={"mlflow": False}, retention={"min_free_gib": 0}
+        )
         return ["flows.retrain", "--config", str(settings), "--output-dir", str(self.layout.root)]
 
     @property
