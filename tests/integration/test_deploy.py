@@ -421,7 +421,7 @@ def _choose(page: Page, name: str, option: str) -> None:
 def _fill_in(page: Page, settings: Path, start_jitter_s: str) -> None:
     """Choose the demo, force it, on the CPU, with a settings file."""
     _choose(page, "datasets", "demo")
-    _property(page, "force_retrain").locator(".p-toggle").click()
+    _property(page, "force_retrain").get_by_role("switch").click()
     _property(page, "environment").get_by_role("button", name="choose").click()
     _choose(page, "environment", "cpu")
     _property(page, "config").get_by_role("button", name="path").click()
