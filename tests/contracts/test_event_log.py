@@ -141,7 +141,7 @@ def test_concurrent_writers_a_compactor_and_a_reader_lose_nothing(open_store: Op
 
 def test_a_payload_comes_back_equal_to_the_mapping_that_was_appended(log: EventLog, other: EventLog) -> None:
     payload = {"dataset": "ü\n\t'\"\\", "numbers": [1, -2.5, None, True], "nested": {"": {}}}
-    log.append([new_event("plan", "chain_started", payload)])
+    log.append([new_event("plan", "chain_finished", payload)])
     (event,) = other.read("plan")
     assert event.payload == payload
     assert dict(event.payload) == payload
@@ -470,6 +470,6 @@ def test_a_payload_that_is_no_utf_8_is_refused_and_nothing_is_written(log: Event
 
 
 def test_a_payload_of_other_fields_than_its_type_is_refused(log: EventLog) -> None:
-    log.append([new_event("plan", "chain_started", {"data": "a"})])
-    with pytest.raises(DamagedLogError, match="event 0 of plan plan is no chain_started version 1"):
+    log.append([new_event("plan", "chain_finished", {"data": "a"})])
+    with pytest.raises(DamagedLogError, match="event 0 of plan plan is no chain_finished version 1"):
         to_fact(log.read("plan")[0])
