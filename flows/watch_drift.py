@@ -47,7 +47,7 @@ def watch_drift(datasets: Datasets = (), config: File = None) -> list[str] | Sta
             LOG.info("drift is not looked for: drift.recent_dir is not set")
         for dataset in watched_datasets(settings, datasets):
             memory = DriftMemory.read(layout, dataset)
-            found = look_for_drift(settings, dataset, memory.told_for)
+            found = look_for_drift(settings, dataset, memory.told)
             say = LOG.warning if found.status in ("drifted", "failed") else LOG.info
             say("%s: scores of recent traffic: %s: %s", dataset, found.status, found.reason)
             if found.status == "drifted":

@@ -50,11 +50,15 @@ def shown_in_ui() -> Iterator[None]:
     handler = APILogHandler(logging.INFO)
     handler.addFilter(_is_in_a_run)
     handler.setFormatter(Sentences())
+    before = log.level
+    if not log.isEnabledFor(logging.INFO):  # as in a worker's process
+        log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _is_in_a_run(record: logging.LogRecord) -> bool:

@@ -7,6 +7,7 @@ nothing worse.
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -27,6 +28,8 @@ from settings.layout import Layout
 Status = Literal["unchanged", "changed", "told", "unsettled", "at work", "unreadable"]
 Hashes = Mapping[tuple[str, int, int], str]
 _MEMORY = "captures.json"
+TELL_AGAIN_S = 86_400.0
+"""What was told may have reached nobody: a server that was busy, a run that could not begin."""
 
 
 class Watched(NamedTuple):
@@ -55,12 +58,12 @@ class CaptureMemory:
     Attributes:
         layout: Whose memory it is.
         rows: Captures by dataset, as of ``digest_captures``.
-        told: The digest of each dataset that was told last.
+        told: The digest of each dataset that was told last, and when (seconds since 1970).
     """
 
     layout: Layout
     rows: dict[str, list[Row]] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    told: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, layout: Layout) -> "CaptureMemory":
@@ -68,7 +71,8 @@ class CaptureMemory:
         path = layout.watched / _MEMORY
         try:
             content = json.loads(path.read_bytes())
-            memory = cls(layout, dict(content["rows"]), dict(content["told"]))
+            told = {name: (str(digest), float(at)) for name, (digest, at) in content["told"].items()}
+            memory = cls(layout, dict(content["rows"]), told)
             for dataset in memory.rows:
                 memory.hashes(dataset)
         except FileNotFoundError:
@@ -83,9 +87,14 @@ class CaptureMemory:
         rows = self.rows.get(dataset, ())
         return {(row["path"], row["num_bytes"], row["mtime_ns"]): row["sha256"] for row in rows}
 
+    def told_lately(self, dataset: str) -> str:
+        """The digest that was told within a day; a change that nobody acted on by then is told once more."""
+        digest, at = self.told.get(dataset, ("", 0.0))
+        return digest if time.time() - at < TELL_AGAIN_S else ""
+
     def remember_told(self, found: Watched) -> None:
-        """Remember that a change was told, so that it is not told again."""
-        self.told[found.dataset] = found.data_digest
+        """Remember that a change was told, so that it is not told again soon."""
+        self.told[found.dataset] = found.data_digest, time.time()
         self.write()
 
     def write(self) -> None:
@@ -191,7 +200,7 @@ def _judge(
     if hashed != second.keys():
         return Watched(dataset, "unsettled", "captures changed while they were read")
     memory.rows[dataset] = rows
-    status, reason = judge_digest(dataset, digest, view, memory.told.get(dataset, ""))
+    status, reason = judge_digest(dataset, digest, view, memory.told_lately(dataset))
     return Watched(dataset, status, reason, digest, len(rows))
 
 
@@ -215,7 +224,7 @@ def judge_digest(dataset: str, digest: str, view: RegistryView, told: str) -> tu
         dataset: The dataset.
         digest: Of its captures now.
         view: What its newest models were trained on.
-        told: The digest that was told last; empty if none was.
+        told: The digest that was told lately; empty if none was.
 
     Returns:
         What they are, and why.

@@ -2,11 +2,13 @@
 
 What was seen is kept in ``{output_dir}/watched/drift-{dataset}.json``. Drift is told once for the captures
 that the models were trained on: to retrain on the same ones once more cannot cure it, so it would be told,
-and retrained, for ever. It is told again when they have changed, or when scores were steady in between.
+and retrained, for ever. It is told again when they have changed, when scores were steady in between, or when
+a day later the model is still the one that it was told of: then nobody has retrained it.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from core.errors import CaptureError
 from core.events.files import replace_file
 from core.events.log import EventLog
 from core.events.open import open_log
+from core.planning.capture_watch import TELL_AGAIN_S
 from core.planning.phases import FUSION, STUDENT
 from core.planning.progress import LOG
 from core.planning.shared_files import fetch_models
@@ -52,18 +55,39 @@ class DriftSeen(NamedTuple):
     drift: Drift | None = None
 
 
+class Told(NamedTuple):
+    """What drift was told of.
+
+    Attributes:
+        data_digest: The captures that the model was trained on.
+        sha256: The model.
+        at: When, seconds since 1970.
+    """
+
+    data_digest: str
+    sha256: str
+    at: float
+
+    def covers(self, version: ModelVersion) -> bool:
+        """Whether to tell of a version as well would change nothing."""
+        was_retrained = self.sha256 != version.sha256
+        return self.data_digest == version.data_digest and (
+            was_retrained or time.time() - self.at < TELL_AGAIN_S
+        )
+
+
 @dataclass
 class DriftMemory:
     """What was seen of a dataset's recent traffic before.
 
     Attributes:
         path: Its file.
-        told_for: Digest of the captures for which drift was told; empty if scores were steady since.
+        told: What drift was told of; None if scores were steady since.
         seen: What was measured, oldest first.
     """
 
     path: Path
-    told_for: str = ""
+    told: Told | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -72,7 +96,8 @@ class DriftMemory:
         path = layout.watched / f"drift-{dataset}.json"
         try:
             content = json.loads(path.read_bytes())
-            return cls(path, str(content["told_for"]), list(content["seen"]))
+            told = Told(**content["told"]) if content["told"] else None
+            return cls(path, told, list(content["seen"]))
         except FileNotFoundError:
             return cls(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -88,13 +113,13 @@ class DriftMemory:
         if found.drift is None or found.version is None:
             return
         if found.status == "drifted":
-            self.told_for = found.version.data_digest
+            self.told = Told(found.version.data_digest, found.version.sha256, time.time())
         elif found.status == "steady":
-            self.told_for = ""
+            self.told = None
         version = {"version": found.version.number, "sha256": found.version.sha256}
         now = {"at": datetime.now(UTC).isoformat(), "status": found.status, **version}
         self.seen = [*self.seen, {**now, **asdict(found.drift)}][-_MOST_KEPT:]
-        content = {"told_for": self.told_for, "seen": self.seen}
+        content = {"told": self.told and self.told._asdict(), "seen": self.seen}
         replace_file(self.path, json.dumps(content, indent=1).encode())
 
 
@@ -113,7 +138,7 @@ def watched_datasets(settings: Settings, datasets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(datasets)) or [name for name in known if (recent_dir / name).is_dir()]
 
 
-def look_for_drift(settings: Settings, dataset: str, told_for: str) -> DriftSeen:
+def look_for_drift(settings: Settings, dataset: str, told: Told | None) -> DriftSeen:
     """Score a dataset's recent traffic with its champion, and compare.
 
     The champion's file may have been replaced by a later version that is not champion: then that one scores,
@@ -122,7 +147,7 @@ def look_for_drift(settings: Settings, dataset: str, told_for: str) -> DriftSeen
     Args:
         settings: Where recent traffic and models are, and what counts as drift.
         dataset: The dataset.
-        told_for: Digest of the captures for which drift was told.
+        told: What drift was told of before.
 
     Raises:
         EventLogError: The event log cannot be read.
@@ -141,7 +166,7 @@ def look_for_drift(settings: Settings, dataset: str, told_for: str) -> DriftSeen
     except (RetrainError, OSError) as error:
         return DriftSeen(dataset, "failed", str(error))
     refused = f", {num_refused} cannot be read" if num_refused else ""
-    return judge(dataset, version, log, scores, settings, f"{num_captures} captures{refused}", told_for)
+    return judge(dataset, version, log, scores, settings, f"{num_captures} captures{refused}", told)
 
 
 def served_version(versions: Versions, layout: Layout, dataset: str) -> ModelVersion | None:
@@ -160,7 +185,7 @@ def judge(
     scores: Any,
     settings: Settings,
     source: str,
-    told_for: str,
+    told: Told | None,
 ) -> DriftSeen:
     """Compare scores with those of a version's validation windows.
 
@@ -171,7 +196,7 @@ def judge(
         scores: float64 ``[K]`` in order of time.
         settings: What counts as drift.
         source: What was scored, for people.
-        told_for: Digest of the captures for which drift was told.
+        told: What drift was told of before.
     """
     reference = fold_scores(log.read(version.plan_id)).get(dataset, {}).get(VALIDATION, {}).get(_MODEL)
     if reference is None:
@@ -182,7 +207,7 @@ def judge(
         least = f"at least {settings.drift.min_windows} recent and validation windows are needed"
         return DriftSeen(dataset, "too few", f"{numbers}: {least}", version, drift)
     status: Status = "drifted" if drift.is_drift else "steady"
-    if drift.is_drift and told_for == version.data_digest:
+    if drift.is_drift and told and told.covers(version):
         status = "told"
     return DriftSeen(dataset, status, numbers, version, drift)
 

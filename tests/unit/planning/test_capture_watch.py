@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,17 @@ def test_captures_that_change_without_growing_are_not_settled_either(sensor: Sen
 def test_a_capture_that_appears_meanwhile_is_not_settled(sensor: Sensor) -> None:
     other = sensor.add("car").with_name("c.csv")
     assert sensor.look(meanwhile=lambda: other.write_text(HEADER))["car"].status == "unsettled"
+
+
+def test_a_change_that_nobody_acted_on_for_a_day_is_told_once_more(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor.add("car")
+    assert sensor.statuses()["car"] == "changed"
+    later = time.time() + 90_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sensor.statuses()["car"] == "changed"
+    assert sensor.statuses()["car"] == "told"
 
 
 def test_a_dataset_at_work_is_left_alone_and_told_afterwards(sensor: Sensor) -> None:

@@ -1,6 +1,7 @@
 """Whose scores are compared with what, and when drift is news."""
 
 import hashlib
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from core.events.log import EventLog
 from core.planning.drift_watch import (
     DriftMemory,
     DriftSeen,
+    Told,
     judge,
     look_for_drift,
     served_version,
@@ -64,10 +66,10 @@ def test_only_datasets_with_recent_traffic_are_looked_at(settings: Settings, tmp
 
 
 def test_without_traffic_or_a_model_there_is_nothing_to_say(settings: Settings, tmp_path: Path) -> None:
-    assert look_for_drift(settings, "car", "").status == "nothing recent"
+    assert look_for_drift(settings, "car", None).status == "nothing recent"
     (tmp_path / "recent" / "car").mkdir(parents=True)
     (tmp_path / "recent" / "car" / "a.csv").write_text("timestamp,arbitration_id,data_field,attack\n")
-    assert look_for_drift(settings, "car", "").status == "no model"
+    assert look_for_drift(settings, "car", None).status == "no model"
 
 
 def test_the_champion_scores_unless_its_file_was_replaced(tmp_path: Path) -> None:
@@ -87,27 +89,36 @@ def test_drift_is_news_once_for_the_captures_that_the_models_were_trained_on(
 ) -> None:
     drifted, steady = RNG.beta(6, 6, 600), RNG.beta(2, 20, 600)
 
-    def status(scores: object, told_for: str) -> str:
-        return judge("car", VERSION, log, scores, settings, "1 captures", told_for).status
+    def status(scores: object, told: Told | None) -> str:
+        return judge("car", VERSION, log, scores, settings, "1 captures", told).status
 
-    assert status(drifted, "") == "drifted"
-    assert status(drifted, "d1") == "told"
-    assert status(drifted, "d0") == "drifted"
-    assert status(steady, "d1") == "steady"
-    assert status(drifted[:50], "") == "too few"
+    now = time.time()
+    assert status(drifted, None) == "drifted"
+    assert status(drifted, Told("d1", VERSION.sha256, now)) == "told"
+    assert status(drifted, Told("d0", VERSION.sha256, now)) == "drifted"
+    assert status(steady, Told("d1", VERSION.sha256, now)) == "steady"
+    assert status(drifted[:50], None) == "too few"
+
+
+def test_drift_that_nobody_acted_on_for_a_day_is_told_once_more(settings: Settings, log: EventLog) -> None:
+    drifted, yesterday = RNG.beta(20, 2, 1000), time.time() - 90_000
+    for sha256, expected in ((VERSION.sha256, "drifted"), ("the model before it was retrained", "told")):
+        told = Told("d1", sha256, yesterday)
+        assert judge("car", VERSION, log, drifted, settings, "1 captures", told).status == expected
 
 
 def test_a_model_whose_scores_were_not_told_cannot_be_compared(settings: Settings, log: EventLog) -> None:
     older = replace(VERSION, plan_id="p0")
-    assert judge("car", older, log, BENIGN, settings, "", "").status == "no model"
+    assert judge("car", older, log, BENIGN, settings, "", None).status == "no model"
 
 
 def test_what_was_told_is_remembered_until_scores_are_steady(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    for status, told_for in (("drifted", "d1"), ("told", "d1"), ("too few", "d1"), ("steady", "")):
+    for status, is_told in (("drifted", True), ("told", True), ("too few", True), ("steady", False)):
         memory = DriftMemory.read(layout, "car")
         memory.remember(DriftSeen("car", status, "", VERSION, DRIFT))  # type: ignore[arg-type]
-        assert DriftMemory.read(layout, "car").told_for == told_for
+        told = DriftMemory.read(layout, "car").told
+        assert bool(told and told.covers(VERSION)) == is_told
     assert [look["status"] for look in memory.seen] == ["drifted", "told", "too few", "steady"]
     for _ in range(300):
         memory.seen.append({})
@@ -115,9 +126,9 @@ def test_what_was_told_is_remembered_until_scores_are_steady(tmp_path: Path) -> 
     assert len(DriftMemory.read(layout, "car").seen) == 200
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"told_for": "d"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"told": "d"}', '{"told": {"d": 1}}'])
 def test_a_memory_that_is_damaged_is_forgotten(tmp_path: Path, content: str) -> None:
     layout = Layout(tmp_path)
     layout.watched.mkdir()
     (layout.watched / "drift-car.json").write_text(content)
-    assert DriftMemory.read(layout, "car").told_for == ""
+    assert DriftMemory.read(layout, "car").told is None
