@@ -174,7 +174,7 @@ def test_a_command_stopped_by_ctrl_c_and_by_sigterm_goes_on_to_the_same_bits(
 
 
 @contextmanager
-def working(place: Place, server: PrefectServer, pool: str) -> Iterator[None]:
+def working(place: Place, server: PrefectServer, pool: str) -> "Iterator[subprocess.Popen[bytes]]":
     """A worker of a pool of its own."""
     known = environment(**variables(place, server), PREFECT_WORKER_QUERY_SECONDS="1")
     subprocess.run([PREFECT, "work-pool", "create", "--type", "process", pool], env=known, check=True)
@@ -184,7 +184,7 @@ def working(place: Place, server: PrefectServer, pool: str) -> Iterator[None]:
             cwd=place.folder, env=known, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            yield
+            yield worker
         finally:
             worker.terminate()
             worker.wait(60)
@@ -207,22 +207,38 @@ def state_of(api: str, flow_run: str) -> str:
     return str(found["state"]["type"])
 
 
+def deploy(place: Place, server: PrefectServer, pool: str) -> str:
+    """Deploy retraining to a pool; where flow runs of it are begun."""
+    deployment = ask(
+        server.api,
+        "deployments/",
+        name=pool,
+        flow_id=ask(server.api, "flows/", name="retrain")["id"],
+        work_pool_name=pool,
+        entrypoint="flows.retrain.retrain",
+        parameters={"config": "settings.yaml", "output_dir": "out"},
+        job_variables={"working_dir": str(place.folder), "stream_output": False},
+    )
+    return f"deployments/{deployment['id']}/create_flow_run"
+
+
+def test_a_worker_that_is_killed_leaves_its_flow_run_to_complete(
+    stopped: Place, slow: Place, server: PrefectServer
+) -> None:
+    with working(stopped, server, "lost") as worker:
+        run_id = ask(server.api, deploy(stopped, server, "lost"), state={"type": "SCHEDULED"})["id"]
+        wait_for(lambda: trains(stopped, "teacher"), timeout_s=SOME_TIME_S)
+        worker.kill()
+        wait_for(lambda: state_of(server.api, run_id) == "COMPLETED", timeout_s=SOME_TIME_S)
+    require_same(stopped, slow, [])
+
+
 def test_a_flow_run_cancelled_in_prefect_stops_training_soon_and_its_plan_goes_on_to_the_same_bits(
     stopped: Place, slow: Place, server: PrefectServer
 ) -> None:
     api, ended = server.api, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     with working(stopped, server, "stops"):
-        deployment = ask(
-            api,
-            "deployments/",
-            name="stops",
-            flow_id=ask(api, "flows/", name="retrain")["id"],
-            work_pool_name="stops",
-            entrypoint="flows.retrain.retrain",
-            parameters={"config": "settings.yaml", "output_dir": "out"},
-            job_variables={"working_dir": str(stopped.folder)},
-        )
-        runs = f"deployments/{deployment['id']}/create_flow_run"
+        runs = deploy(stopped, server, "stops")
         first = ask(api, runs, state={"type": "SCHEDULED"})["id"]
         wait_for(lambda: trains(stopped, "teacher"), timeout_s=SOME_TIME_S)
         assert training_processes(stopped)
