@@ -85,7 +85,7 @@ def test_a_pod_has_gpus_shared_memory_volumes_and_a_secret_by_reference() -> Non
     assert {"name": "CAN_RETRAIN__STORAGE__URL", "value": "s3://bucket/can-ids"} in container["env"]
     assert container["args"] == ["prefect", "flow-run", "execute"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts == {"data": "/work/data", "outputs": "/work/outputs", "shm": "/dev/shm"}  # noqa: S108 - in the pod
+    assert mounts == {"data": "/srv/can/data", "outputs": "/srv/can/outputs", "shm": "/dev/shm"}  # noqa: S108 - in the pod
     assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
     assert pod["terminationGracePeriodSeconds"] > 8
     assert pod["restartPolicy"] == "Never"
