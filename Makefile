@@ -26,8 +26,9 @@ demo: setup
 test: setup lint
 	$(BIN)/python -m pytest
 
+# Two files at once: most tests wait for servers and processes.
 test-all: setup lint
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -m 'not gpu' --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

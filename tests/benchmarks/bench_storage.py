@@ -8,12 +8,15 @@ are, not how fast a real server is).
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from core.events.catalogue import ChainStarted, CheckpointWritten, to_event
 from core.events.log import EventLog
@@ -24,6 +27,7 @@ from settings.layout import Layout
 from tests.object_server import serving
 
 CHECKPOINT_BYTES = 25 * 2**20
+RESULTS = Path(__file__).parent / "results" / "storage.json"
 NUM_WRITERS = 6
 NUM_EVENTS = 25
 """Of each writer."""
@@ -93,11 +97,19 @@ def main() -> None:
         from s3fs import S3FileSystem
 
         S3FileSystem().mkdir("bench-bucket")
+        found: dict[str, Any] = {}
         for name, url in (("folder", str(folder / "share")), ("moto S3", "s3://bench-bucket/can")):
             took = share_checkpoints(url, folder / name)
-            shared = " ".join(f"{seconds:.2f}" for seconds in took)
-            print(f"{name}: a checkpoint of 25 MiB is shared in {shared} s")
-            print(f"{name}: {NUM_WRITERS} writers append {appended_per_s(url):.1f} events/s to one plan")
+            found[name] = {
+                "checkpoint_mib": 25,
+                "shared_s": [round(seconds, 2) for seconds in took],
+                "num_writers": NUM_WRITERS,
+                "events_per_s": round(appended_per_s(url), 1),
+            }
+    found |= {"machine": platform.machine(), "load": round(os.getloadavg()[0], 1)}
+    found |= {"date": datetime.now(UTC).date().isoformat()}
+    print(json.dumps(found, indent=2))
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
