@@ -174,6 +174,11 @@ class Site:
         asked = {"event": {"name": list(names)}, "order": "ASC"}
         return list(self.ask("events/filter", filter=asked, limit=50)["events"])
 
+    def changes(self) -> list[dict[str, Any]]:
+        """Changed captures of the cars."""
+        told = self.events("can-retrain.captures.changed")
+        return [event for event in told if event["resource"]["can-retrain.dataset"] in CARS]
+
     def automation(self, name: str) -> dict[str, Any]:
         (found,) = (a for a in self.ask("automations/filter") if a["name"] == f"can-retrain: {name}")
         return dict(found)
@@ -385,7 +390,7 @@ def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(tra
     finally:
         looked.set()
         growing.join()
-    assert not trained.events("can-retrain.captures.changed")
+    assert not trained.changes()
     assert len(trained.retrainings()) == 2
 
     shutil.copy(source, new)
@@ -406,7 +411,7 @@ def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(tra
 def test_nothing_is_told_twice(trained: Site) -> None:
     trained.finish("sensor", settle_s=1.0)
     trained.finish("drift")
-    (changed,) = trained.events("can-retrain.captures.changed")
+    (changed,) = trained.changes()
     assert changed["resource"]["can-retrain.dataset"] == "car_a"
     (drifted,) = trained.events("can-retrain.drift.found")
     assert drifted["resource"]["can-retrain.dataset"] == "car_b"
