@@ -36,14 +36,6 @@ MOMENTS = {
 """When each model's training is interrupted: within an epoch, or while windows are validated."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _ctrl_c() -> Iterator[None]:
-    """Ctrl-C interrupts, even where tests run in the background of a shell, which has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return Alone(tmp_path_factory.mktemp("alone"))
