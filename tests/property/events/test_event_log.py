@@ -39,7 +39,7 @@ class LogAgainstList(RuleBasedStateMachine):
 
     @rule(log=logs, names=NAMES, repeated=st.data())
     def append(self, log: EventLog, names: list[str], repeated: st.DataObject) -> None:
-        fresh = [new_event("plan", "chain_started", {"dataset": name}) for name in names]
+        fresh = [new_event("plan", "chain_finished", {"dataset": name}) for name in names]
         old = repeated.draw(st.lists(st.sampled_from(self.events), max_size=2)) if self.events else []
         appended = log.append([*old, *fresh, *fresh])
         assert [event.event_id for event in appended] == [event.event_id for event in fresh]
@@ -47,7 +47,7 @@ class LogAgainstList(RuleBasedStateMachine):
 
     @rule(log=logs, back=FAR_BACK)
     def append_as_if_alone(self, log: EventLog, back: int) -> None:
-        event = new_event("plan", "chain_started", {"dataset": uuid.uuid4().hex})
+        event = new_event("plan", "chain_finished", {"dataset": uuid.uuid4().hex})
         expected = len(self.events) - 1 - back
         try:
             appended = log.append([event], expected_position=expected)
