@@ -8,8 +8,17 @@ import pytest
 
 from core.can.demo import ensure_demo
 from settings.data import DemoSettings
-from tests.commands import wait_for
+from tests.commands import PrefectServer, wait_for
 from tests.places import Place, make_place
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server that a test may kill and start again."""
+    server = PrefectServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

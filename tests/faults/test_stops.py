@@ -99,14 +99,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Place:
     return place
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    server = PrefectServer(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def stopped(tmp_path: Path, captures: Path) -> Place:
     """Where a plan is to be stopped."""

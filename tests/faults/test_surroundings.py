@@ -81,14 +81,6 @@ class Plan:
         wait_for(lambda: not processes_that_name(self.plan_id), timeout_s=30)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    server = PrefectServer(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def plan(tmp_path: Path, server: PrefectServer) -> Plan:
     return Plan(tmp_path, server.api)
