@@ -2,8 +2,10 @@
 
 Two things keep them from going round for ever. A crash is resumed as ``resume: latest``, which refuses a
 plan that did not get any further the last times; and captures and drift are told once
-(``flows.watch_captures``, ``flows.watch_drift``), so nothing is retrained twice for the same reason. What
-an event says is put into parameters and messages as JSON only: it is never a template itself.
+(``flows.watch_captures``, ``flows.watch_drift``), so nothing is retrained twice for the same reason. Prefect
+acts at least once, several times on a busy server: runs know the event they were begun for (``cause``), and
+notifications carry its id. What an event says is put into parameters and messages as JSON only: it is never
+a template itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -204,6 +206,8 @@ def _each(event: str, times: int = 1, within_s: float = 0.0) -> EventTrigger:
 
 
 def _retrain(**parameters: Any) -> _Action:
+    parameters["cause"] = "{{ event.id|string }}"
+
     def action(known: _Known) -> ActionTypes | str:
         if known.deployment is None:
             return f"there is no deployment {RETRAIN} yet: do this again after `prefect deploy --all`"
@@ -220,6 +224,7 @@ def _notify(said: str) -> _Action:
     """
     fields = {
         "text": f'"can-retrain: " ~ {said}',
+        "id": "event.id|string",
         "event": "event.event",
         "occurred": "event.occurred.isoformat()",
         "resource": f'event.resource["{_ID}"]',

@@ -46,6 +46,8 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
     except KeyboardInterrupt:
         print(f"interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        hide_progress()
 
 
 def retrain_command(argv: Sequence[str] | None = None) -> int:
@@ -345,3 +347,12 @@ def show_progress(level: int) -> None:
     log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False
+
+
+def hide_progress() -> None:
+    """Leave the progress log as it was before it was shown: commands can be called one after another."""
+    log = logging.getLogger("core")
+    for handler in [handler for handler in log.handlers if isinstance(handler, _Terminal)]:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+        log.propagate = True

@@ -34,3 +34,6 @@ PlanId = Annotated[str, Field(title="id", pattern=PLAN_PATTERN)]
 
 StartJitter = Annotated[int, Field(ge=0, le=86_400)]
 """Seconds."""
+
+Cause = Annotated[str, Field(title="id")] | None
+"""An event of Prefect's."""

@@ -24,7 +24,7 @@ from core.planning.lock import hold
 from core.planning.plan_state import PlanState
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
-from flows.parameters import Datasets, EnvironmentChoice, File, PlanId, StartJitter
+from flows.parameters import Cause, Datasets, EnvironmentChoice, File, PlanId, StartJitter
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
@@ -48,6 +48,7 @@ def retrain(
     data_dir: File = None,
     output_dir: File = None,
     start_jitter_s: StartJitter = 0,
+    cause: Cause = None,
 ) -> str | State[str]:
     """Retrain every model that is missing or stale, then publish results, dashboard and recommendations.
 
@@ -67,14 +68,16 @@ def retrain(
         output_dir: Folder of models, event log and dashboards. Wins over the settings file.
         start_jitter_s: Most seconds that a run of a schedule waits before it begins, so that a fleet does not
             begin at once; other runs never wait.
+        cause: Id of the event that an automation began the run for: of several such runs one does the work.
 
     Returns:
-        The plan's id; the state `Skipped` where a newer run of the same schedule is due as well.
+        The plan's id; the state `Skipped` where another run does the work: a newer one of the same schedule,
+        or the first for the same cause.
 
     Raises:
         RetrainError: Some phase failed; everything that could be done was done.
     """
-    if skipped := wait_for_turn(start_jitter_s):
+    if skipped := wait_for_turn(start_jitter_s, cause):
         return skipped
     coordinator = RetrainingCoordinator(
         load_settings(config, **flag_overrides(data_dir, output_dir, environment)), tell_of

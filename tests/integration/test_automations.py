@@ -75,9 +75,9 @@ class Receiver:
         self._server.server_close()
 
     def of(self, event: str) -> list[dict[str, Any]]:
-        """Notifications of a kind of event."""
+        """Notifications of a kind of event; a busy server may send one several times."""
         sent = [json.loads(body) for _, _, body in self.received]
-        return [notification for notification in sent if notification["event"] == event]
+        return list({one["id"]: one for one in sent if one["event"] == event}.values())
 
 
 class Site:
@@ -166,9 +166,12 @@ class Site:
         return list(self.ask("flow_runs/filter", flow_runs=chosen, sort="START_TIME_ASC"))
 
     def retrainings(self) -> list[dict[str, Any]]:
-        """Runs of ``retrain/on-demand``, oldest first."""
+        """Runs of ``retrain/on-demand``, oldest first; of those for one event, which a busy server may begin
+        several times, the first."""
         found = self.runs(deployment_id={"any_": [self.deployment("on-demand")]})
-        return sorted(found, key=lambda one: str(one["created"]))
+        newest_first = sorted(found, key=lambda one: str(one["created"]), reverse=True)
+        by_cause = {one["parameters"].get("cause") or one["id"]: one for one in newest_first}
+        return list(by_cause.values())[::-1]
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         asked = {"event": {"name": list(names)}, "order": "ASC"}
@@ -431,6 +434,22 @@ def test_a_retraining_that_fails_is_notified(trained: Site) -> None:
     (notification,) = trained.receiver.of("prefect.flow-run.Failed")
     assert notification["text"].endswith(" failed")
     assert str(trained.folder) not in json.dumps(notification["text"])
+
+
+def test_an_event_that_is_acted_on_twice_is_one_retraining(trained: Site) -> None:
+    before, runs = trained.retrainings(), {"deployment_id": {"any_": [trained.deployment("on-demand")]}}
+    settled = len(trained.runs(**runs))
+    resource = "{'prefect.resource.id': 'can-retrain.dataset.car_a', DATASET: 'car_a'}"
+    once = f"emit_event(CAPTURES_CHANGED, {resource}, id=UUID(int=7))"
+    trained.tell("from uuid import UUID", once, once)
+
+    def ended() -> list[str]:
+        return [str(one["state"]["name"]) for one in trained.runs(**runs) if one["end_time"]]
+
+    wait_for(lambda: len(ended()) == settled + 2, timeout_s=PATIENCE_S)
+    assert ended().count("Skipped") >= 1
+    (retraining,) = trained.retrainings()[len(before) :]
+    assert (retraining["state"]["name"], retraining["parameters"]["datasets"]) == ("Completed", ["car_a"])
 
 
 def test_a_server_that_is_away_does_not_stop_what_is_told(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from uuid import UUID, uuid4
 
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from tasks.schedule import newest_due, start_delay_s, wait_for_turn
+from tasks.schedule import first_for_cause, newest_due, start_delay_s, wait_for_turn
 
 NIGHT = datetime(2026, 3, 28, 2, tzinfo=UTC)
 DEPLOYMENT = UUID(int=7)
+AUTOMATION = {"id": UUID(int=11), "type": "AUTOMATION", "display_value": "captures changed"}
 SCHEDULE = {"id": UUID(int=8), "type": "SCHEDULE", "display_value": "nightly"}
 
 
@@ -71,6 +72,28 @@ def test_runs_of_persons_and_of_other_schedules_are_left_alone() -> None:
     by_hand = _run(1, auto_scheduled=False)
     weekly = _run(2, created_by={**SCHEDULE, "id": UUID(int=10)})
     assert newest_due([run, by_hand, weekly], run) is run
+
+
+def test_of_runs_for_the_same_cause_the_first_does_the_work() -> None:
+    runs = [_for_cause("a", second) for second in range(3)]
+    assert all(first_for_cause(runs[::-1], run) is runs[0] for run in runs)
+
+
+def test_other_causes_automations_and_persons_have_runs_of_their_own() -> None:
+    run = _for_cause("a", 9)
+    copied = _for_cause("a", 0, created_by={**AUTOMATION, "type": "USER"})
+    other = _for_cause("a", 0, created_by={**AUTOMATION, "id": UUID(int=12)})
+    assert first_for_cause([_for_cause("b", 0), copied, other, run], run) is run
+    assert first_for_cause([copied, run], copied) is copied
+
+
+def _for_cause(cause: str, second: int, **changed: Any) -> FlowRun:
+    given = {
+        "created": NIGHT + timedelta(seconds=second),
+        "created_by": AUTOMATION,
+        "parameters": {"cause": cause},
+    }
+    return _run(0, **{**given, **changed})
 
 
 def test_outside_a_flow_run_nothing_waits() -> None:

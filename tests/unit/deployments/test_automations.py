@@ -15,6 +15,7 @@ from prefect.utilities.schema_tools.hydration import HydrationContext, Hydration
 from deployments.automations import Rule, check_automations, rules
 from tasks.domain_events import captures_changed
 
+CAUSE = str(UUID(int=1))
 NAMES = (
     "hcrl_ch",
     """x'"}}{{ 7 * 7 }}{% raw %}<b>\\u0000""",
@@ -45,7 +46,7 @@ def _received(dataset: str) -> ReceivedEvent:
     event = captures_changed(dataset, "digest", 3)
     return ReceivedEvent(
         occurred=now("UTC"), event=event.name, resource=event.resource, related=[], payload=event.payload,
-        id=UUID(int=1), received=now("UTC"),
+        id=UUID(CAUSE), received=now("UTC"),
     )  # fmt: skip
 
 
@@ -57,23 +58,24 @@ def test_every_automation_is_as_the_server_wants_it() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dataset_is_retrained_by_exactly_its_name(name: str) -> None:
     event = _received(name)
-    assert rendered("captures changed", event=event) == {"datasets": [name]}
-    assert rendered("drift found", event=event) == {"datasets": [name], "force_retrain": True}
+    assert rendered("captures changed", event=event) == {"datasets": [name], "cause": CAUSE}
+    forced = {"datasets": [name], "force_retrain": True, "cause": CAUSE}
+    assert rendered("drift found", event=event) == forced
 
 
 def test_a_crashed_run_that_had_begun_a_plan_is_resumed_where_it_worked() -> None:
     run = SimpleNamespace(
         tags=["plan:p1", "device:cpu"], parameters={"output_dir": "/out", "datasets": ["a"]}
     )
-    parameters = {"resume": "latest", "config": None, "output_dir": "/out"}
-    assert rendered("resume after a crash", flow_run=run) == parameters
+    parameters = {"resume": "latest", "config": None, "output_dir": "/out", "cause": CAUSE}
+    assert rendered("resume after a crash", event=_received("a"), flow_run=run) == parameters
 
 
 @pytest.mark.parametrize("tags", [[], ["can-ids", "retrain"]])
 def test_a_run_that_crashed_before_it_began_a_plan_starts_nothing(tags: list[str]) -> None:
     run = SimpleNamespace(tags=tags, parameters={"resume": "latest"})
     with pytest.raises(HydrationError, match="no_plan_was_begun"):
-        rendered("resume after a crash", flow_run=run)
+        rendered("resume after a crash", event=_received("a"), flow_run=run)
 
 
 def test_without_a_deployment_or_a_webhook_actions_say_what_they_wait_for() -> None:
