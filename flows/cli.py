@@ -157,7 +157,7 @@ def maintain_command(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def maintain() -> int:
-        from core.planning.maintenance import describe, maintain_outputs
+        from core.planning.upkeep.maintenance import describe, maintain_outputs
 
         settings, dry_run = settings_of(arguments), arguments.dry_run
         report = maintain_outputs(settings, dry_run=dry_run, rebuild=arguments.rebuild)
@@ -262,8 +262,8 @@ def _retrain(arguments: argparse.Namespace) -> int:
     from core.events.catalogue import PlanResumed
     from core.planning.coordinator import RetrainingCoordinator
     from core.planning.interrupted import LATEST, newest_interrupted
-    from core.planning.lock import hold
-    from core.planning.progress import LOG
+    from core.planning.live.progress import LOG
+    from core.planning.shared.lock import hold
 
     # Bad usage, and a directory in use or not writable, are said before anything is started.
     coordinator = RetrainingCoordinator(settings_of(arguments))

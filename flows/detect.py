@@ -62,7 +62,7 @@ def score_capture(capture: Path, dataset: str, settings: Settings) -> pl.DataFra
     from core.events.open import open_log
     from core.planning.phases import FUSION, STUDENT
     from core.planning.registry_view import registry_view
-    from core.planning.shared_files import fetch_models
+    from core.planning.shared.files import fetch_models
     from core.training.detector import graph_settings, score_windows
 
     layout = Layout(settings.output_dir)

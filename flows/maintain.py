@@ -9,7 +9,7 @@ if __name__ == "__main__":  # files need no Prefect; the flow adds its run and i
 
 from prefect import State, flow, get_run_logger
 
-from core.planning.maintenance import describe, maintain_outputs
+from core.planning.upkeep.maintenance import describe, maintain_outputs
 from flows.parameters import File, StartJitter
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError

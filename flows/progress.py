@@ -12,11 +12,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from core.analytics.markdown import plain
 from core.logs import headline
-from core.planning.decisions import duration
-from core.planning.live_view import PhaseView
-from core.planning.progress import LOG
-from core.planning.remaining import share_done, weights
-from core.planning.watching import Watch
+from core.planning.live.decisions import duration
+from core.planning.live.progress import LOG
+from core.planning.live.remaining import share_done, weights
+from core.planning.live.view import PhaseView
+from core.planning.live.watching import Watch
 from core.resources.sampler import beside
 from flows.watch_words import eta_words, model_words, now_words
 from tasks.naming import artifact_key

@@ -20,8 +20,8 @@ from core.logs import headline
 from core.planning.analysis import analyze_plans
 from core.planning.coordinator import RetrainingCoordinator, RunChains, one_by_one
 from core.planning.interrupted import LATEST, newest_interrupted
-from core.planning.lock import hold
 from core.planning.plan_state import PlanState
+from core.planning.shared.lock import hold
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
 from flows.parameters import Cause, Datasets, EnvironmentChoice, File, PlanId, StartJitter

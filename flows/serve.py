@@ -27,8 +27,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.analytics.theme import DARK, LIGHT, css_variables
-from core.planning.live_view import LiveView, to_json
-from core.planning.watching import Watch
+from core.planning.live.view import LiveView, to_json
+from core.planning.live.watching import Watch
 from flows.watch import INTERVAL_S, look
 from flows.watch_words import eta_words, left_words, model_words, now_words, what_next
 from settings.errors import SettingsError

@@ -14,11 +14,11 @@ from core.events.catalogue import PhaseFailed
 from core.events.event import Event
 from core.events.open import open_log
 from core.planning.audit import as_it_was, readable
-from core.planning.claims import holders
-from core.planning.decisions import granted
+from core.planning.live.decisions import granted
+from core.planning.live.watching import plan_statuses
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState, progress
 from core.planning.registry_view import RegistryView, fold_registry
-from core.planning.watching import plan_statuses
+from core.planning.shared.claims import holders
 from flows.cli import DONE, add_common_arguments, left_out, plan_name, run_command, settings_of
 from flows.live import print_live
 from flows.tables import safe, styled, table

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.text import Text
 
 from core.errors import EventLogError
-from core.planning.live_view import LiveView
-from core.planning.watching import Watch
+from core.planning.live.view import LiveView
+from core.planning.live.watching import Watch
 from flows.watch_lines import PROGRESS_S, WatchLines, progress_line
 from flows.watch_screen import LiveScreen
 from settings.errors import SettingsError

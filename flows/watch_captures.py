@@ -10,8 +10,8 @@ from pydantic import Field
 
 from core.analytics.markdown import plain
 from core.events.open import bind_storage
-from core.planning.capture_watch import CaptureMemory, Watched, is_at_work, look_at_captures
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
+from core.planning.sensors.captures import CaptureMemory, Watched, is_at_work, look_at_captures
 from flows.parameters import Datasets, File
 from settings.app import load_settings
 from tasks.domain_events import DiskWatch, captures_changed, tell

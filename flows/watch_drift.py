@@ -8,8 +8,8 @@ from prefect.artifacts import create_markdown_artifact
 from core.analytics.drift_markdown import drift_markdown
 from core.analytics.markdown import plain
 from core.events.open import bind_storage
-from core.planning.drift_watch import DriftMemory, DriftSeen, look_for_drift, watched_datasets
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
+from core.planning.sensors.drift import DriftMemory, DriftSeen, look_for_drift, watched_datasets
 from flows.parameters import Datasets, File
 from settings.app import load_settings
 from tasks.domain_events import drift_found, tell

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from core.planning.live_view import LiveView, PhaseView
+from core.planning.live.view import LiveView, PhaseView
 from flows.tables import printable
 from flows.watch_words import headline, left_words, model_words, now_words, percent, time_of_day, what_next
 

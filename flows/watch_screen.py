@@ -7,7 +7,7 @@ from itertools import groupby
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from core.planning.live_view import Decision, GpuView, LiveView, PhaseView, ProcessView
+from core.planning.live.view import Decision, GpuView, LiveView, PhaseView, ProcessView
 from flows.tables import STYLES, printable
 from flows.watch_words import (
     eta_words,

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from core.planning.decisions import duration
-from core.planning.live_view import LiveView, PhaseView
-from core.planning.remaining import Remaining
+from core.planning.live.decisions import duration
+from core.planning.live.remaining import Remaining
+from core.planning.live.view import LiveView, PhaseView
 
 _GIB = 2**10  # MiB
 

@@ -21,8 +21,8 @@ from core.planning.admission import (
     vram_request,
 )
 from core.planning.chain import Chain
-from core.planning.decisions import duration
-from core.planning.progress import LOG
+from core.planning.live.decisions import duration
+from core.planning.live.progress import LOG
 from core.resources.machine import probe_machine
 from settings.errors import RetrainError
 from settings.scheduling import SchedulingSettings

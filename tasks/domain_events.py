@@ -29,7 +29,7 @@ from core.events.catalogue import (
 from core.events.open import open_log
 from core.events.resource_facts import PackLimitChanged
 from core.planning.chain import Listener
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
 from core.resources.failures import OOM_KINDS
 from core.resources.readings import MIB
 from settings.layout import Layout

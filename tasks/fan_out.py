@@ -23,9 +23,9 @@ from core.errors import EventLogError
 from core.events.log import EventLog
 from core.events.open import is_shared, open_log, open_store
 from core.logs import headline
-from core.planning.chain_runs import Heard, LeaseWatch, Run, hear, next_step
+from core.planning.live.progress import LOG
 from core.planning.plan_state import PLAN_STATE, PlanState
-from core.planning.progress import LOG
+from core.planning.shared.chain_runs import Heard, LeaseWatch, Run, hear, next_step
 from settings.errors import RetrainError, SettingsError
 from settings.layout import Layout
 from tasks.naming import dataset_tag, plan_tags

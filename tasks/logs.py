@@ -9,7 +9,7 @@ from prefect.logging.handlers import APILogHandler
 
 from core.events.files import keep_others_out
 from core.logs import Sentences, identified, logged_to
-from core.planning.progress import plan_logged
+from core.planning.live.progress import plan_logged
 from settings.layout import Layout
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from core.analytics.versions import DECIDED_BY
 from core.errors import EventLogError
 from core.events.open import open_log
-from core.planning.lock import HeldError, acquire
+from core.planning.shared.lock import HeldError, acquire
 from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings

@@ -35,7 +35,7 @@ from core.events.event import Event
 from core.events.open import open_log
 from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import reduce_telemetry
-from core.planning.shared_files import model_path, shared_files
+from core.planning.shared.files import model_path, shared_files
 from settings.layout import Layout
 from tasks.mlflow_content import RECOMMENDED, Captures, Point, RunContent, fold_content
 from tasks.mlflow_notes import with_own_words

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
 
 
 def artifact_key(kind: str, name: str) -> str:

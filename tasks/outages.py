@@ -8,7 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from core.logs import headline
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
 
 _T = TypeVar("_T")
 

@@ -29,7 +29,7 @@ from core.events.event import Event
 from core.events.open import open_log
 from core.events.resource_facts import ConfigRecommended, RecommendationJudged
 from core.planning.analysis import analyze_plans
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
 from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.exceptions import ObjectNotFound
 
 from core.planning.admission import LEASE_S
-from core.planning.progress import LOG
+from core.planning.live.progress import LOG
 from settings.errors import RetrainError
 
 _RENEW_S, _RETRY_S = LEASE_S / 4, 2.0

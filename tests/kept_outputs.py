@@ -13,8 +13,8 @@ from unittest.mock import patch
 from core.events.catalogue import PhaseStarted, PlanFinished, PlanResumed, to_event
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.maintenance import maintain_outputs
-from core.planning.survey import PLAN_FILES
+from core.planning.upkeep.maintenance import maintain_outputs
+from core.planning.upkeep.survey import PLAN_FILES
 from settings.app import load_settings
 from settings.layout import Layout
 from tests.sample_log import sample_events, write_telemetry

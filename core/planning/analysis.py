@@ -20,8 +20,8 @@ from core.events.resource_facts import ConfigRecommended
 from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import reduce_telemetry
 from core.planning.audit import readable
+from core.planning.live.progress import log_bottleneck, log_progress
 from core.planning.plan_state import PLAN_STATE
-from core.planning.progress import log_bottleneck, log_progress
 from settings.errors import SettingsError
 from settings.layout import Layout
 

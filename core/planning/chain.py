@@ -31,16 +31,16 @@ from core.events.projection import Following
 from core.logs import headline, identified, without_secrets
 from core.planning.admission import Placement
 from core.planning.attempt import Attempt, choose_attempt, may_retry
-from core.planning.claims import Claim, claimed
 from core.planning.graphs_phase import build_graphs
+from core.planning.live.progress import LOG, ProgressLog
 from core.planning.machine import describe_machine
 from core.planning.pack_limits import fold_pack_limits
 from core.planning.phases import GRAPHS, PARENT, PHASES, settings_digest
 from core.planning.plan import model_damage
 from core.planning.plan_state import PLAN_STATE, PhaseState, PlanState
-from core.planning.progress import LOG, ProgressLog
 from core.planning.registry_view import REGISTRY_VIEW, RegistryView, registry_view
-from core.planning.shared_files import shared_files
+from core.planning.shared.claims import Claim, claimed
+from core.planning.shared.files import shared_files
 from core.resources.failures import classify
 from core.resources.machine import probe_machine
 from core.resources.process import TrainingProcess

@@ -15,14 +15,14 @@ from core.planning.attempt import MAX_RETRIES
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
 from core.planning.chain import Chain, Listener
-from core.planning.disk import require_room
-from core.planning.lock import hold
+from core.planning.live.progress import LOG, log_progress, plan_logged
 from core.planning.machine import describe_machine
 from core.planning.plan import Plan, choose_datasets, create_plan
-from core.planning.plan_claims import plan_claimed
 from core.planning.plan_state import PLAN_STATE, PlanState
-from core.planning.progress import LOG, log_progress, plan_logged
 from core.planning.registry_view import registry_view
+from core.planning.shared.lock import hold
+from core.planning.shared.plan_claims import plan_claimed
+from core.planning.upkeep.disk import require_room
 from core.resources.cautions import warnings_for
 from core.resources.machine import probe_machine
 from core.resources.profiles import fit_to_machine

@@ -13,7 +13,7 @@ from core.errors import ArtifactError, CaptureError
 from core.events.catalogue import ModelSaved, PlanCreated
 from core.planning.phases import EVALUATION, GRAPHS, MODEL_PHASES, PARENT, PHASES, settings_digest
 from core.planning.registry_view import RegistryView
-from core.planning.shared_files import SharedFiles, model_path, shared_files
+from core.planning.shared.files import SharedFiles, model_path, shared_files
 from settings.app import Settings
 from settings.errors import SettingsError
 from settings.layout import Layout

@@ -27,9 +27,9 @@ from rich.console import Console
 from core.events.catalogue import CheckpointWritten, to_event
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.live_view import LiveView
-from core.planning.lock import hold
-from core.planning.watching import Watch
+from core.planning.live.view import LiveView
+from core.planning.live.watching import Watch
+from core.planning.shared.lock import hold
 from flows import serve
 from flows.watch import INTERVAL_S
 from flows.watch_screen import LiveScreen

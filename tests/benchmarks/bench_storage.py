@@ -22,7 +22,7 @@ from core.events.catalogue import ChainStarted, CheckpointWritten, to_event
 from core.events.log import EventLog
 from core.events.object_store import ObjectStore
 from core.events.stores import LocalStore, SegmentStore
-from core.planning.shared_files import SharedFiles, checkpoint_path
+from core.planning.shared.files import SharedFiles, checkpoint_path
 from settings.layout import Layout
 from tests.object_server import serving
 

@@ -15,7 +15,7 @@ from core.events.shared_telemetry import fetch_telemetry, share_telemetry
 from core.events.stores import SegmentStore
 from core.events.telemetry import FLUSHES_PER_MERGE, ResourceSample, TelemetryWriter, read_telemetry
 from core.planning.plan import model_damage
-from core.planning.shared_files import SharedFiles, checkpoint_path, model_path
+from core.planning.shared.files import SharedFiles, checkpoint_path, model_path
 from settings.layout import Layout
 
 OpenStore = Callable[[], SegmentStore]

@@ -16,8 +16,8 @@ from core.events.log import EventLog
 from core.events.open import bind_storage, open_log, open_store
 from core.events.telemetry import read_telemetry
 from core.planning.audit import audit
-from core.planning.maintenance import MaintenanceReport, maintain_outputs
-from core.planning.survey import PLAN_FILES
+from core.planning.upkeep.maintenance import MaintenanceReport, maintain_outputs
+from core.planning.upkeep.survey import PLAN_FILES
 from settings.app import load_settings
 from settings.layout import Layout
 from tests.commands import run
@@ -132,7 +132,7 @@ def test_maintenance_killed_at_any_change_of_files_loses_nothing_needed_and_is_d
     expected = Layout(Path(shutil.copytree(outputs, tmp_path / "expected")))
     maintain(expected)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["core.planning.maintenance", "tests.kept_outputs"])
+    context.set_forkserver_preload(["core.planning.upkeep.maintenance", "tests.kept_outputs"])
     code, kill_at = -SIGKILL, 0
     while code == -SIGKILL:
         layout = Layout(Path(shutil.copytree(outputs, tmp_path / str(kill_at))))

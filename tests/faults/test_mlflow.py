@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 
 from core.events.catalogue import EpochFinished
 from core.events.log import EventLog
-from core.planning.lock import acquire
 from core.planning.plan_state import PLAN_STATE
+from core.planning.shared.lock import acquire
 from settings.errors import RetrainError
 from settings.layout import Layout
 from settings.tracking import TrackingSettings

@@ -11,8 +11,8 @@ import pytest
 from core.events.catalogue import GraphsBuilt, GraphsLost, PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.lock import is_held
 from core.planning.plan_state import PLAN_STATE
+from core.planning.shared.lock import is_held
 from tests.commands import processes_that_name, run, wait_for
 from tests.places import Place, require_same
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.lock import hold
+from core.planning.shared.lock import hold
 from settings.layout import Layout
 from tests.commands import run, start, wait_for
 from tests.sample_log import PLAN_ID, sample_events

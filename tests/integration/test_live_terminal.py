@@ -9,7 +9,7 @@ import pytest
 
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.lock import hold
+from core.planning.shared.lock import hold
 from settings.layout import Layout
 from tests.commands import ROOT, config, run, start
 from tests.sample_log import PLAN_ID, sample_events

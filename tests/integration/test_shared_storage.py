@@ -28,9 +28,9 @@ from core.events.open import POINTER, bind_storage, open_log
 from core.events.shared_telemetry import fetched_telemetry
 from core.events.telemetry import read_telemetry
 from core.planning.coordinator import RetrainingCoordinator
-from core.planning.plan_claims import is_carried_out, plan_claimed
+from core.planning.live.watching import Watch
 from core.planning.plan_state import PLAN_STATE
-from core.planning.watching import Watch
+from core.planning.shared.plan_claims import is_carried_out, plan_claimed
 from settings.app import Settings, load_settings
 from settings.errors import SettingsError
 from settings.layout import Layout

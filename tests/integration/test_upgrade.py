@@ -15,7 +15,7 @@ from core.events.log import EventLog
 from core.planning.analysis import analyze_plans
 from core.planning.chain import Chain
 from core.planning.coordinator import RetrainingCoordinator
-from core.planning.maintenance import maintain_outputs
+from core.planning.upkeep.maintenance import maintain_outputs
 from flows.status import status_command
 from settings.app import Settings, load_settings
 from settings.errors import SettingsError

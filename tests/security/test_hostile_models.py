@@ -14,7 +14,7 @@ from core.errors import ArtifactError
 from core.events.catalogue import ModelSaved, to_event
 from core.events.log import EventLog
 from core.planning.plan import model_damage
-from core.planning.shared_files import model_path
+from core.planning.shared.files import model_path
 from core.training import artifacts
 from core.training.checkpoint import CheckpointFolder
 from core.training.detector import load_fusion, load_pair

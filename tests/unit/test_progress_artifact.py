@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.planning.live_view import PhaseView
-from core.planning.remaining import Remaining
+from core.planning.live.remaining import Remaining
+from core.planning.live.view import PhaseView
 from flows.progress import progress_percent, progress_words
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.analytics.histograms import Range
-from core.planning.remaining import (
+from core.planning.live.remaining import (
     Remaining,
     after,
     at_least,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.planning.live_view import (
+from core.planning.live.remaining import Remaining
+from core.planning.live.view import (
     Decision,
     GpuView,
     LiveView,
@@ -14,7 +15,6 @@ from core.planning.live_view import (
     ProcessView,
     ResourcesView,
 )
-from core.planning.remaining import Remaining
 from flows.tables import safe
 from flows.watch import require_plan
 from flows.watch_lines import PROGRESS_S, WatchLines

@@ -17,7 +17,7 @@ from core.planning.admission import (
     vram_limit,
     vram_request,
 )
-from core.planning.decisions import sentences
+from core.planning.live.decisions import sentences
 from core.planning.plan_state import PLAN_STATE
 from core.resources.machine import Machine, probe_machine
 from settings.app import load_settings

@@ -14,7 +14,7 @@ from core.can.registry import find_captures
 from core.events.catalogue import CapturesDigested, ModelSaved, to_event
 from core.events.leases import Leases
 from core.events.open import open_log, open_store
-from core.planning.capture_watch import CaptureMemory, Watched, is_at_work, look_at_captures
+from core.planning.sensors.captures import CaptureMemory, Watched, is_at_work, look_at_captures
 from settings.app import Settings, load_settings
 from settings.errors import SettingsError
 from settings.layout import Layout

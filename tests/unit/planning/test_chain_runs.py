@@ -16,8 +16,8 @@ from core.events.catalogue import (
 )
 from core.events.leases import Leases
 from core.events.stores import LocalStore
-from core.planning.chain_runs import Heard, LeaseWatch, Run, Step, hear, next_step
 from core.planning.coordinator import one_by_one
+from core.planning.shared.chain_runs import Heard, LeaseWatch, Run, Step, hear, next_step
 
 STARTED = ChainStarted(dataset="car", holder="a:1:x")
 CHECKPOINT = CheckpointWritten(

@@ -22,9 +22,9 @@ from core.events.leases import Lease, Leases
 from core.events.log import EventLog
 from core.events.projection import Following
 from core.events.stores import MemoryStore
-from core.planning import claims
-from core.planning.claims import Claim, claimed, holders
 from core.planning.plan_state import PLAN_STATE
+from core.planning.shared import claims
+from core.planning.shared.claims import Claim, claimed, holders
 from core.resources.process import TrainingProcess
 from settings.layout import Layout
 

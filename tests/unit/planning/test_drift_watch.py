@@ -13,7 +13,7 @@ from core.analytics.drift import Drift
 from core.analytics.versions import ModelVersion
 from core.events.catalogue import to_event
 from core.events.log import EventLog
-from core.planning.drift_watch import (
+from core.planning.sensors.drift import (
     DriftMemory,
     DriftSeen,
     Told,

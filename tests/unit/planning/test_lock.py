@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.planning.lock import hold, is_held
+from core.planning.shared.lock import hold, is_held
 from settings.errors import RetrainError
 
 HOLDER = """
 import sys
 from pathlib import Path
-from core.planning.lock import hold
+from core.planning.shared.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,7 +9,7 @@ import pytest
 from core.analytics.results import ModelBottleneck
 from core.events.catalogue import CheckpointRefused, EpochFinished, Fact, PhaseFailed, TrainingResumed
 from core.events.resource_facts import InputAdjusted, PackLimitChanged, PackLimitChosen, StorePlaced
-from core.planning.progress import ProgressLog, log_bottleneck, log_progress
+from core.planning.live.progress import ProgressLog, log_bottleneck, log_progress
 
 NAMES = {"dataset": "car", "phase": "teacher", "model": "teacher_gat"}
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.events.event import Event
 from core.planning.plan_state import PLAN_STATE
-from core.planning.retention import CHEAPEST_FIRST, Item, Kind, choose_removals, shortage
+from core.planning.upkeep.retention import CHEAPEST_FIRST, Item, Kind, choose_removals, shortage
 from settings.retention import RetentionSettings
 from tests.kept_outputs import BEGAN
 from tests.sample_log import sample_events

@@ -11,10 +11,10 @@ import pytest
 from core.events.catalogue import EpochFinished, Fact, PhaseStarted, TrainingResumed, to_event
 from core.events.event import Event
 from core.events.log import EventLog
-from core.planning.live_view import LiveView, PhaseView
-from core.planning.lock import hold
-from core.planning.phase_views import pulse_of, share_read
-from core.planning.watching import Watch
+from core.planning.live.phases import pulse_of, share_read
+from core.planning.live.view import LiveView, PhaseView
+from core.planning.live.watching import Watch
+from core.planning.shared.lock import hold
 from core.resources.process_state import ProcessId, ProcessState, ProcessStatus, now
 from settings.layout import Layout
 from tests.sample_log import PLAN_ID, sample_events

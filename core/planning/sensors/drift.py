@@ -23,10 +23,10 @@ from core.errors import CaptureError
 from core.events.files import replace_file
 from core.events.log import EventLog
 from core.events.open import open_log
-from core.planning.capture_watch import TELL_AGAIN_S
+from core.planning.live.progress import LOG
 from core.planning.phases import FUSION, STUDENT
-from core.planning.progress import LOG
-from core.planning.shared_files import fetch_models
+from core.planning.sensors.captures import TELL_AGAIN_S
+from core.planning.shared.files import fetch_models
 from core.resources.process import TrainingProcess
 from settings.app import Settings
 from settings.errors import RetrainError, SettingsError

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from core.events.open import Part, attempt, is_shared, open_store
-from core.planning.retention import Item, Kind
+from core.planning.upkeep.retention import Item, Kind
 from settings.layout import Layout
 
 PLAN_FILES = ("plan.json", "results.json", "dashboard.html", "dashboard.png")

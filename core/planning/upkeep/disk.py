@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from core.planning.retention import shortage
+from core.planning.upkeep.retention import shortage
 from settings.app import Settings
 from settings.errors import RetrainError
 from settings.retention import RetentionSettings

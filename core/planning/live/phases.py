@@ -8,11 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from core.analytics.histograms import Range
-from core.planning.live_state import MODELS_OF, LiveState, ModelTrack, PhaseTrack, budget
-from core.planning.live_view import ModelView, PhaseView
-from core.planning.phases import EVALUATION, GRAPHS
-from core.planning.plan_state import PhaseName, PhaseState
-from core.planning.remaining import (
+from core.planning.live.remaining import (
     UNKNOWN,
     EpochsLeft,
     Remaining,
@@ -24,6 +20,10 @@ from core.planning.remaining import (
     num_worse,
     one_after_the_other,
 )
+from core.planning.live.state import MODELS_OF, LiveState, ModelTrack, PhaseTrack, budget
+from core.planning.live.view import ModelView, PhaseView
+from core.planning.phases import EVALUATION, GRAPHS
+from core.planning.plan_state import PhaseName, PhaseState
 from core.resources.process_state import ProcessStatus
 
 _DOING = re.compile(r"(training|validating|trained) (\w+)")

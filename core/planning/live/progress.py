@@ -43,7 +43,7 @@ from core.events.resource_facts import (
     StorePlaced,
 )
 from core.logs import headline, identified, logged_to
-from core.planning.decisions import granted
+from core.planning.live.decisions import granted
 from core.resources.failures import OOM_KINDS
 from core.resources.readings import MIB
 from core.training.packs import PackLimit

@@ -20,7 +20,7 @@ from core.events.catalogue import (
 )
 from core.events.event import Event
 from core.events.projection import Projection
-from core.planning.decisions import sentences, stopped_early
+from core.planning.live.decisions import sentences, stopped_early
 from core.planning.phases import EVALUATION, FUSION, STUDENT, TEACHER
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState
 

@@ -21,10 +21,12 @@ from core.errors import DamagedLogError, EventLogError
 from core.events.log import EventLog
 from core.events.open import open_log
 from core.events.telemetry import ResourceSample
-from core.planning.claims import holders
-from core.planning.followers import AllPlans, Follower
-from core.planning.live_state import LIVE_STATE, LiveState
-from core.planning.live_view import (
+from core.planning.live.followers import AllPlans, Follower
+from core.planning.live.phases import Pulse, pulse_of, view_phase
+from core.planning.live.remaining import NOTHING, one_after_the_other, share_done, weights
+from core.planning.live.resources import resources_view
+from core.planning.live.state import LIVE_STATE, LiveState
+from core.planning.live.view import (
     Decision,
     ErrorView,
     LiveView,
@@ -33,12 +35,10 @@ from core.planning.live_view import (
     ProcessView,
     ResourcesView,
 )
-from core.planning.lock import is_held
-from core.planning.phase_views import Pulse, pulse_of, view_phase
-from core.planning.plan_claims import is_carried_out
 from core.planning.plan_state import PLAN_STATE, PhaseName, PlanState
-from core.planning.remaining import NOTHING, one_after_the_other, share_done, weights
-from core.planning.resource_views import resources_view
+from core.planning.shared.claims import holders
+from core.planning.shared.lock import is_held
+from core.planning.shared.plan_claims import is_carried_out
 from core.resources.probes import Probe
 from core.resources.process_state import ProcessStatus, read_process_statuses
 from settings.layout import Layout

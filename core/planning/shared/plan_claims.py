@@ -1,7 +1,7 @@
 """The right to carry out a plan, where machines share its storage: one process at a time has it.
 
-Chains are claimed one by one (``core.planning.claims``). This keeps a second machine from going through the
-same plan beside the first, and from ending it while the first is at it.
+Chains are claimed one by one (``core.planning.shared.claims``). This keeps a second machine from going
+through the same plan beside the first, and from ending it while the first is at it.
 """
 
 import logging
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 def plan_claimed(layout: Layout, plan_id: str, lease_s: float) -> Iterator[Callable[[], None]]:
     """Be the one who carries out a plan; yields a check that it is still so.
 
-    Where nothing is shared, the lock of the output directory does it (``core.planning.lock``).
+    Where nothing is shared, the lock of the output directory does it (``core.planning.shared.lock``).
 
     Args:
         layout: The output directory.

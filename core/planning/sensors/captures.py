@@ -18,8 +18,8 @@ from core.errors import CaptureError
 from core.events.files import replace_file
 from core.events.leases import last_sign
 from core.events.open import attempt, open_log, open_store
+from core.planning.live.progress import LOG
 from core.planning.phases import TEACHER
-from core.planning.progress import LOG
 from core.planning.registry_view import RegistryView, registry_view
 from settings.app import Settings
 from settings.errors import SettingsError

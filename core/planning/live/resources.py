@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from core.events.telemetry import ResourceSample
-from core.planning.live_view import GpuView, ResourcesView
+from core.planning.live.view import GpuView, ResourcesView
 
 
 def resources_view(moments: Collection[list[ResourceSample]], now: datetime) -> ResourcesView:

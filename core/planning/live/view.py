@@ -1,4 +1,4 @@
-"""What people see of a plan while it goes: plain frozen data, made by ``core.planning.watching``.
+"""What people see of a plan while it goes: plain frozen data, made by ``core.planning.live.watching``.
 
 ``as_json`` gives the same as JSON. Times are UTC in ISO 8601; what is unknown is None.
 """
@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.planning.remaining import Remaining
+from core.planning.live.remaining import Remaining
 
 
 @dataclass(frozen=True, kw_only=True)

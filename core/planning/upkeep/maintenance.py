@@ -24,10 +24,10 @@ from core.events.telemetry_files import merge_files
 from core.logs import logged_to
 from core.planning.analysis import analyze_plans
 from core.planning.audit import readable
-from core.planning.disk import disk_shortage
 from core.planning.plan_state import PLAN_STATE
-from core.planning.retention import Item, Removal, choose_removals
-from core.planning.survey import MAINTENANCE_LOG, num_bytes_below, survey, survey_shared
+from core.planning.upkeep.disk import disk_shortage
+from core.planning.upkeep.retention import Item, Removal, choose_removals
+from core.planning.upkeep.survey import MAINTENANCE_LOG, num_bytes_below, survey, survey_shared
 from settings.app import Settings
 from settings.layout import Layout
 from settings.retention import RetentionSettings
