@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,10 @@ def answers(url: str) -> bool:
     return True
 
 
-def post(url: str, **body: Any) -> Any:
+def post(url: str, headers: Mapping[str, str] | None = None, **body: Any) -> Any:
     """The answer to a filter, all that there is if it is empty."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    request = urllib.request.Request(url, json.dumps(body).encode(), sent)
     with urllib.request.urlopen(request) as response:
         return json.load(response)
 
