@@ -48,14 +48,29 @@ def open_regular(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[B
             path.stat()
             raise CaptureError(f"{path} is not a file; a capture must be a regular file")
         with path.open("rb") as raw:
-            zipped = raw.read(2) == GZIP_MAGIC
-            raw.seek(0)
+            zipped = _is_zipped(raw)
             with cast("BinaryIO", gzip.open(raw)) if zipped else raw as file:
                 yield BoundedFile(file, Bound(path, max_expansion))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CaptureError(f"{path}: damaged or truncated gzip ({error}); restore the file") from error
     except (OSError, ValueError) as error:
         raise CaptureError(f"cannot read the capture {path}: {error}") from error
+
+
+def is_zipped(path: Path) -> bool:
+    """Whether a capture is compressed by gzip, whatever its name.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return _is_zipped(file)
+
+
+def _is_zipped(file: BinaryIO) -> bool:
+    zipped = file.read(2) == GZIP_MAGIC
+    file.seek(0)
+    return zipped
 
 
 def read_blocks(path: Path, block_bytes: int, max_expansion: float = MAX_EXPANSION) -> Iterator[Block]:

@@ -4,7 +4,8 @@ A recording of a bus shrinks to a tenth, perhaps to a thirtieth. What claims to 
 size was made to do harm, or holds nothing worth training on.
 """
 
-import os
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from settings.data import MAX_EXPANSION
 
 FREE_BYTES = 64 * 2**20
 """So much any file may hold, however small it is."""
+CHUNK_BYTES = 2**20
 
 
 class Bound:
@@ -50,23 +52,24 @@ class BoundedFile:
     Args:
         file: What decompresses.
         bound: The most that may be read.
+
+    Attributes:
+        num_read: Bytes read so far.
     """
 
     def __init__(self, file: BinaryIO, bound: Bound) -> None:
-        self._file, self._bound, self._num_read = file, bound, 0
+        self._file, self._bound, self.num_read = file, bound, 0
 
     def read(self, size: int) -> bytes:
-        """Read on; errors as of `Bound.require`."""
-        content = self._file.read(size)
-        self._num_read += len(content)
-        self._bound.require(self._num_read)
+        """Read on, never much beyond the bound, whatever is asked for; errors as of `Bound.require`."""
+        content = self._file.read(min(size, self._bound.num_bytes - self.num_read + 1))
+        self.num_read += len(content)
+        self._bound.require(self.num_read)
         return content
 
-    def read_through(self, chunk_bytes: int = 2**20) -> None:
-        """Read to the end and keep nothing; errors as of `Bound.require`."""
-        while self.read(chunk_bytes):
-            pass
-
-    def skip(self, num_bytes: int) -> None:
-        """Go on behind the next bytes."""
-        self._file.seek(num_bytes, os.SEEK_CUR)
+    def chunks(self, num_bytes: int | None = None) -> Iterator[bytes]:
+        """So many of the next bytes, or all of them, in pieces; errors as of `Bound.require`."""
+        left = math.inf if num_bytes is None else num_bytes
+        while left > 0 and (chunk := self.read(int(min(left, CHUNK_BYTES)))):
+            left -= len(chunk)
+            yield chunk

@@ -1,16 +1,19 @@
 """Captures in the formats that python-can reads, message by message."""
 
-from collections.abc import Callable, Iterator
+import gzip
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.can import quarantine
+from core.can.blocks import is_zipped
+from core.can.bounds import Bound
 from core.can.message_bounds import require_bounded
-from core.can.quarantine import Candidates, Verdicts
-from core.can.tables import Columns, check_columns
+from core.can.quarantine import MAX_EXAMPLE_CHARS, Candidates, Verdicts
+from core.can.tables import BYTES_PER_ROW, Columns, check_columns
 from core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -46,16 +49,12 @@ def read_messages(
     Raises:
         CaptureError: python-can cannot read the file, or it is not let at it.
     """
-    import can  # with its MF4 reader it takes longer to load than most captures to read
-
     num_read = 0
     try:
-        require_bounded(path, suffix, max_expansion)
-        reader = can.LogReader(path) if path.suffix.lower() == ".gz" else can.io.MESSAGE_READERS[suffix](path)
-        with reader as log:
-            if isinstance(log, can.BLFReader):  # it would stop at a cut without a word
-                _refuse_truncated(path, log.file_size)
-            messages = iter(log)
+        bound = Bound(path, max_expansion)
+        require_bounded(path, suffix, bound)
+        with _open(path, suffix) as log:
+            messages = _within(bound, log)
             while block := list(islice(messages, MESSAGES_PER_BLOCK)):
                 verdicts = Verdicts(len(block))
                 verdicts.reject(quarantine.ERROR, np.array([m.is_error_frame for m in block]))
@@ -70,9 +69,25 @@ def read_messages(
         ) from error
 
 
-def _refuse_truncated(path: Path, num_bytes: int) -> None:
-    if path.stat().st_size < num_bytes:
-        raise CaptureError(f"{path} is truncated: its header tells of {num_bytes} bytes; restore the file")
+def _open(path: Path, suffix: str) -> "can.io.generic.MessageReader":
+    """The reader of a format; python-can itself would let a compressed file's name say which, unchecked."""
+    from can.io import MESSAGE_READERS
+    from can.io.generic import TextIOMessageReader
+
+    kind = MESSAGE_READERS[suffix]
+    if not is_zipped(path):
+        return kind(path)
+    file: Any = gzip.open(path, "rt" if issubclass(kind, TextIOMessageReader) else "rb")  # noqa: SIM115 - it closes it
+    return kind(file)
+
+
+def _within(bound: Bound, messages: Iterable["can.Message"]) -> Iterator["can.Message"]:
+    """Messages as long as they fit the bound: a file may name the same bytes as message after message."""
+    num_bytes = 0
+    for message in messages:
+        num_bytes += BYTES_PER_ROW + len(message.data)
+        bound.require(num_bytes)
+        yield message
 
 
 def _to_columns(messages: list["can.Message"]) -> Columns:
@@ -89,4 +104,9 @@ def _to_columns(messages: list["can.Message"]) -> Columns:
 
 
 def _describe_message(messages: list["can.Message"], offset: int) -> Callable[[int], tuple[int, str]]:
-    return lambda row: (offset + row + 1, str(messages[row]))
+    return lambda row: (offset + row + 1, _describe(messages[row]))
+
+
+def _describe(message: "can.Message") -> str:
+    """Its own text fails where a field that a file left empty is a number there."""
+    return f"{message.timestamp} {message.arbitration_id:X} {message.data[:MAX_EXAMPLE_CHARS].hex()}"

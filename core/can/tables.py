@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,12 @@ from core.can.frames import CLASSIC_PAYLOAD_BYTES, FD_PAYLOAD_BYTES, MAX_EXTENDE
 from core.can.quarantine import Candidates, Verdicts
 from core.errors import CaptureError
 
+if TYPE_CHECKING:
+    from pyarrow import DictionaryArray, RecordBatch, Table
+
 PARQUET_MAGIC = b"PAR1"
-ROWS_PER_BLOCK = 500_000
+COLUMNS = ("timestamp", "arbitration_id", "data_field", "payload", "length", "extended", "remote", "attack")
+ROWS_PER_BLOCK = 100_000
 BYTES_PER_ROW = 16
 """The least that a frame takes: a time, an id and a payload."""
 
@@ -88,18 +93,54 @@ def read_parquet(
         CaptureError: Not readable as parquet, larger than that, a needed column is missing, or one is of a
             type that cannot be read as what it should hold.
     """
+    # Not polars, which aborts the process where a damaged byte is a size.
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile, read_metadata
+    from pyarrow.types import is_fixed_size_binary
+
     try:
-        table = pl.scan_parquet(path, glob=False)
-        schema = table.collect_schema()
-        num_rows = table.select(pl.len()).collect().item()
-        Bound(path, max_expansion).require(num_rows * BYTES_PER_ROW)
-        rows = table.select(**_expressions(path, schema))
-        offset = 0
-        while (block := rows.slice(offset, ROWS_PER_BLOCK).collect()).height:
-            yield check_columns(_to_columns(block), Verdicts(block.height)), _describe_row(block, offset)
-            offset += block.height
-    except (pl.exceptions.PolarsError, OSError) as error:
+        written = read_metadata(path)
+        leaves = map(written.schema.column, range(written.num_columns))
+        texts = [leaf.path for leaf in leaves if leaf.path in COLUMNS and leaf.physical_type == "BYTE_ARRAY"]
+        # A text that is written once and named by every row is held once, until its length is known.
+        with ParquetFile(path, read_dictionary=texts) as file:
+            bound = Bound(path, max_expansion)
+            widths = (kind.byte_width for kind in file.schema_arrow.types if is_fixed_size_binary(kind))
+            bound.require(written.num_rows * (BYTES_PER_ROW + sum(widths)))
+            schema = _to_frame(file.schema_arrow.empty_table()).schema
+            expressions = _expressions(path, schema)
+            offset = num_bytes = 0
+            names = [name for name in schema if name in COLUMNS]
+            for batch in file.iter_batches(ROWS_PER_BLOCK, columns=names):
+                num_bytes += batch.nbytes + sum(map(_text_bytes, batch.columns))
+                bound.require(num_bytes)
+                block = _to_frame(batch).select(**expressions)
+                yield check_columns(_to_columns(block), Verdicts(block.height)), _describe_row(block, offset)
+                offset += block.height
+    except (ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise CaptureError(f"cannot read {path} as parquet: {error}") from error
+
+
+def _text_bytes(column: "DictionaryArray") -> int:
+    """Bytes that a column of text or binary, each of them held once, takes with one of them in every row."""
+    from pyarrow import compute, types
+
+    if not types.is_dictionary(column.type):
+        return 0
+    lengths = compute.binary_length(column.dictionary)
+    return compute.sum(lengths.take(column.indices)).as_py() or 0
+
+
+def _to_frame(table: "Table | RecordBatch") -> pl.DataFrame:
+    """What was read, once it was seen that it is what it is said to be."""
+    from pyarrow import types
+
+    table.validate(full=True)
+    for at, kind in enumerate(table.schema.types):
+        if types.is_dictionary(kind):
+            plain = table.column(at).cast(kind.value_type)
+            table = table.set_column(at, table.schema.names[at], plain)
+    return cast("pl.DataFrame", pl.from_arrow(table))
 
 
 def _expressions(path: Path, schema: pl.Schema) -> dict[str, pl.Expr]:
@@ -147,15 +188,20 @@ def _number(schema: pl.Schema, name: str, dtype: type[pl.Int64 | pl.Float64], ba
     column, written = pl.col(name), schema[name]
     if written == pl.Datetime:
         # A double does not tell times since 1970 apart that are less than a quarter of a microsecond apart.
-        column = column.dt.timestamp("us") / 10**6
+        column = _divided(column.dt.timestamp("us"), 10**6)
     elif isinstance(written, pl.Duration):
-        column = column.to_physical() / {"ms": 10**3, "us": 10**6, "ns": 10**9}[written.time_unit]
+        column = _divided(column.to_physical(), {"ms": 10**3, "us": 10**6, "ns": 10**9}[written.time_unit])
     if name == "arbitration_id" and written == pl.String:
         hexadecimal = pl.when(column.str.contains(r"^[0-9A-Fa-f]{1,8}$")).then(column)
         return hexadecimal.str.to_integer(base=16, strict=False).fill_null(-1)
     if written.is_float() and dtype == pl.Int64:
         column = pl.when(column == column.round()).then(column)
     return column.cast(dtype, strict=False).fill_null(bad)
+
+
+def _divided(column: pl.Expr, divisor: int) -> pl.Expr:
+    """Correctly rounded; polars multiplies by the reciprocal, but for the last rows of a block."""
+    return column.cast(pl.Float64).map_batches(lambda series: pl.Series(series.to_numpy() / divisor))
 
 
 def _payload(schema: pl.Schema, name: str) -> pl.Expr:

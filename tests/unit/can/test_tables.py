@@ -132,6 +132,20 @@ def test_dates_and_times_become_seconds_since_1970(
     assert reader.quarantine.reasons == {"timestamp is not a number of seconds >= 0": 1}
 
 
+def test_text_in_categories_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "capture.parquet"
+    write_table(path, arbitration_id=pl.Series(["1A0", "2"], dtype=pl.Categorical))
+    assert read_all(path)[0].arbitration_id.tolist() == [0x1A0, 2]
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 8])
+def test_times_are_the_nearest_doubles_wherever_they_stand_in_a_block(tmp_path: Path, num_rows: int) -> None:
+    path = tmp_path / "capture.parquet"
+    times = pl.Series([1_700_000_001_000_230] * num_rows).cast(pl.Datetime("us"))
+    write_table(path, timestamp=times)
+    assert read_all(path)[0].timestamp.tolist() == [1_700_000_001.00023] * num_rows
+
+
 @pytest.mark.parametrize(
     ("name", "column"),
     [
@@ -139,7 +153,7 @@ def test_dates_and_times_become_seconds_since_1970(
         ("timestamp", pl.Series([datetime(2023, 1, 1, tzinfo=UTC).date()])),
         ("timestamp", pl.Series([True, False])),
         ("arbitration_id", pl.Series([[1], [2]])),
-        ("arbitration_id", pl.Series(["1", "2"], dtype=pl.Categorical)),
+        ("arbitration_id", pl.Series([b"1", b"2"])),
         ("attack", pl.Series([{"a": 1}])),
         ("payload", pl.Series([1, 2])),
         ("payload", pl.Series([[1.5], [2.0]])),
