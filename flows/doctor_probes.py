@@ -215,7 +215,7 @@ def _store_problem(store: SegmentStore) -> str:
             return "what is written is not there"
         if store.put_if_absent(stream, name, b"2"):
             return "it overwrites: conditional writes are not respected"
-        if store.read(stream, name) != b"1" or name not in store.names(stream):
+        if store.read(stream, name, 1) != b"1" or name not in store.names(stream):
             return "what is read or listed is not what was written"
     finally:
         store.delete(stream, name)

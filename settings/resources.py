@@ -4,6 +4,9 @@ from pydantic import Field
 
 from settings.group import Group
 
+LONGEST_LEASE_S = 86400.0
+"""No sign of life, whoever left it, makes others wait for longer."""
+
 
 class ResourceSettings(Group):
     """Resource sampling and price."""
@@ -21,6 +24,7 @@ class ResourceSettings(Group):
     lease_s: float = Field(
         default=60.0,
         gt=0.0,
+        le=LONGEST_LEASE_S,
         description="Seconds after which the dataset of a process that gives no sign of life (its machine is "
         "lost, it is stopped, or it cannot reach the storage) is free for another; it gives up its own work "
         "somewhat earlier.",

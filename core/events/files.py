@@ -1,6 +1,8 @@
 """Durable files: written aside, fsynced, and only then given their name."""
 
+import errno
 import os
+import stat
 import uuid
 from pathlib import Path
 
@@ -34,6 +36,36 @@ def write_temp(folder: Path, content: bytes) -> Path:
         temp.unlink(missing_ok=True)
         raise
     return temp
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Read a file that others may have put there: a device never ends, and a pipe waits for ever.
+
+    Args:
+        path: The file.
+        max_bytes: The most that it may hold.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or holds more.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > max_bytes:
+            raise too_large(str(path), max_bytes)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def too_large(place: str, max_bytes: int) -> OSError:
+    """What is raised of a file that holds more than any of its kind."""
+    return OSError(
+        errno.EFBIG, f"it holds more than {max_bytes} bytes, as none of ours does; remove it", place
+    )
 
 
 def put_if_absent(path: Path, content: bytes) -> bool:

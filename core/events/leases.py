@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -23,14 +24,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
 from core.errors import EventLogError, LeaseHeldError, LeaseLostError
-from core.events.stores import SegmentStore
+from core.events.stores import SMALL_BYTES, SegmentStore
+from settings.resources import LONGEST_LEASE_S
 
 _SIGNS_PER_LEASE = 6
 _TRIES_PER_SIGN = 4
 _LOOKS_PER_LEASE = 60
+_BLOB = re.compile(r"([0-9]{12}|[1-9][0-9]{12,17})\.json")
 _LOG = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
@@ -49,7 +54,7 @@ class Holder:
     """
 
     host: str
-    pid: int
+    pid: PositiveInt
     token: str
     place: str
     started: str
@@ -88,7 +93,7 @@ class Sign:
 
     holder: Holder
     purpose: str
-    lease_s: float
+    lease_s: Annotated[float, Field(gt=0, le=LONGEST_LEASE_S)]
     is_last: bool = False
 
     @property
@@ -100,20 +105,23 @@ class Sign:
         """As it is stored."""
         return json.dumps(asdict(self)).encode()
 
-    @classmethod
-    def decode(cls, content: bytes, place: str) -> Self:
+    @staticmethod
+    def decode(content: bytes, place: str) -> "Sign":
         """Read what was stored.
 
         Raises:
             EventLogError: It is no sign.
         """
         try:
-            fields = json.loads(content)
-            return cls(**{**fields, "holder": Holder(**fields["holder"])})
-        except (ValueError, TypeError, KeyError) as error:
+            return _SIGN.validate_json(content)
+        except ValidationError as error:
             raise EventLogError(
-                f"{place} is no sign of a lease ({error}): remove it when nothing works on this dataset"
+                f"{place} is no sign of a lease ({error.errors()[0]['msg']}): remove it when nothing works "
+                "on this dataset"
             ) from error
+
+
+_SIGN = TypeAdapter(Sign)
 
 
 @dataclass
@@ -242,7 +250,7 @@ def last_sign(store: SegmentStore, name: str) -> tuple[int, Sign] | None:
     while numbers := _numbers(store, name):
         place = f"{store.location}/{name}/{_blob(numbers[-1])}"
         with contextlib.suppress(FileNotFoundError):  # two later ones were put since
-            return numbers[-1], Sign.decode(store.read(name, _blob(numbers[-1])), place)
+            return numbers[-1], Sign.decode(store.read(name, _blob(numbers[-1]), SMALL_BYTES), place)
     return None
 
 
@@ -308,8 +316,7 @@ def renewing(lease: Lease, on_renewed: Callable[[], object], on_lost: Callable[[
 
 
 def _numbers(store: SegmentStore, name: str) -> list[int]:
-    stems = (blob.removesuffix(".json") for blob in store.names(name) if blob.endswith(".json"))
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+    return sorted(int(match[1]) for blob in store.names(name) if (match := _BLOB.fullmatch(blob)))
 
 
 def _blob(number: int) -> str:

@@ -32,11 +32,13 @@ from core.events.segments import (
     follow_chain,
     to_events,
 )
-from core.events.stores import LocalStore, SegmentStore
+from core.events.stores import SMALL_BYTES, LocalStore, SegmentStore
 from core.events.upcasters import UPCASTERS, upcast
 
 _COMPACTED = "compacted"
 """An empty file, put before the first compaction of a stream."""
+_MAX_SEGMENT_BYTES = 2**30
+"""More than the joined segments of any plan take: they hold tens of millions of events."""
 _NAME = re.compile(r"(compact-)?(\d{8})\.parquet")
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -286,7 +288,11 @@ class EventLog:
             files = listing.files(since.number)
             try:
                 contents = [
-                    (f"{self.location}/{stream}/{name}", number, self._store.read(stream, name))
+                    (
+                        f"{self.location}/{stream}/{name}",
+                        number,
+                        self._store.read(stream, name, _MAX_SEGMENT_BYTES),
+                    )
                     for name, number in files
                 ]
             except FileNotFoundError as error:
@@ -350,7 +356,7 @@ class EventLog:
         """Whether a compaction was ever begun: asked of each append, so without a listing."""
         if not self._known(stream).compacted:
             try:
-                self._store.read(stream, _COMPACTED)
+                self._store.read(stream, _COMPACTED, SMALL_BYTES)
             except FileNotFoundError:
                 return False
         return True

@@ -7,6 +7,7 @@ from http.client import HTTPException
 from typing import Any
 
 from core.errors import EventLogError, StorageError
+from core.events.files import too_large
 
 _RETRIES = {"mode": "standard", "total_max_attempts": 2}
 _ONE_PUT_BYTES = 5 * 2**30
@@ -62,11 +63,19 @@ class ObjectStore:
         """See ``SegmentStore``."""
         return self._list(f"{self._root}/{stream}")
 
-    def read(self, stream: str, name: str) -> bytes:
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
         """See ``SegmentStore``."""
-        with self._os_errors():
-            content: bytes = self._files.cat_file(f"{self._root}/{stream}/{name}")
-            return content
+        path = f"{self._root}/{stream}/{name}"
+        try:
+            with self._os_errors():
+                content: bytes = self._files.cat_file(path, start=0, end=max_bytes + 1)
+        except OSError as error:
+            if _code(error) == "InvalidRange":  # of what is empty, there is no first byte
+                return b""
+            raise
+        if len(content) > max_bytes:
+            raise too_large(path, max_bytes)
+        return content
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``.

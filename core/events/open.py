@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from core.errors import StorageError
-from core.events.files import make_folder, put_if_absent
+from core.events.files import make_folder, put_if_absent, read_regular
 from core.events.log import EventLog
-from core.events.stores import LocalStore, SegmentStore
+from core.events.stores import SMALL_BYTES, LocalStore, SegmentStore
 from settings.app import Settings
 from settings.errors import SettingsError
 from settings.layout import Layout
@@ -104,11 +104,11 @@ def is_shared(layout: Layout) -> bool:
 def _read_pointer(layout: Layout) -> _Binding | None:
     path = layout.root / POINTER
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, SMALL_BYTES))
         return _Binding(StorageSettings(url=content["url"]), str(content["identity"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise StorageError(
             f"{path} does not say where the storage of this output directory is ({error}): bring it back"
         ) from error
@@ -154,7 +154,7 @@ def _identify(storage: StorageSettings) -> str:
         )
     store = open_storage(storage, "")
     attempt(store, lambda: store.put_if_absent(*_IDENTITY, uuid.uuid4().hex.encode()))
-    return attempt(store, lambda: store.read(*_IDENTITY)).decode(errors="replace")
+    return attempt(store, lambda: store.read(*_IDENTITY, SMALL_BYTES)).decode(errors="replace")
 
 
 @lru_cache(maxsize=32)
@@ -165,7 +165,7 @@ def _require_bucket(bound: _Binding, layout: Layout, environment: tuple[object, 
 
 
 def _require_identity(bound: _Binding, layout: Layout) -> None:
-    found = read_blob(open_storage(bound.storage, ""), *_IDENTITY)
+    found = read_blob(open_storage(bound.storage, ""), *_IDENTITY, SMALL_BYTES)
     if found != bound.identity.encode():
         raise StorageError(
             f"{bound.storage.place} is not the storage that {layout.root} is bound to ({POINTER}): "
@@ -174,16 +174,16 @@ def _require_identity(bound: _Binding, layout: Layout) -> None:
         )
 
 
-def read_blob(store: SegmentStore, stream: str, name: str) -> bytes | None:
+def read_blob(store: SegmentStore, stream: str, name: str, max_bytes: int) -> bytes | None:
     """A blob of a store; None if there is no such one.
 
     Raises:
-        StorageError: The store cannot be read.
+        StorageError: The store cannot be read, or the blob is larger than ``max_bytes``.
     """
 
     def read() -> bytes | None:
         try:
-            return store.read(stream, name)
+            return store.read(stream, name, max_bytes)
         except FileNotFoundError:
             return None
 

@@ -18,10 +18,12 @@ from core.events.open import attempt, is_shared, open_store, read_blob
 from core.events.seal import is_intact
 from core.events.stores import SegmentStore
 from core.events.telemetry import TelemetryWriter, partition
-from core.events.telemetry_files import counting_files, divide_files
+from core.events.telemetry_files import FULL_BYTES, counting_files, divide_files
 from settings.layout import Layout
 
 _STREAM = re.compile(r"(plan=[A-Za-z0-9_.~%-]+),(dataset=[A-Za-z0-9_.~%-]+)")
+_MAX_BYTES = 32 * FULL_BYTES
+"""More than any file takes, however much was sampled before it was merged."""
 _FILE = re.compile(r"[A-Za-z0-9_-]+\.parquet")
 
 
@@ -101,7 +103,7 @@ def _fetch(store: SegmentStore, stream: str, folder: Path) -> bool:
     make_folder(folder)
     there = {path.name for path in folder.glob("*.parquet")}
     for name in counting - there:
-        content = read_blob(store, stream, name)
+        content = read_blob(store, stream, name, _MAX_BYTES)
         if content is None:
             return False
         if not is_intact(content):

@@ -7,7 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
-from core.events.files import fsync_folder, make_folder, put_if_absent
+from core.events.files import fsync_folder, make_folder, put_if_absent, read_regular, too_large
+
+SMALL_BYTES = 2**16
+"""More than any mark, sign or name takes."""
 
 
 class SegmentStore(Protocol):
@@ -28,11 +31,12 @@ class SegmentStore(Protocol):
         What is listed is durable, whoever put it.
         """
 
-    def read(self, stream: str, name: str) -> bytes:
-        """A blob's content.
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
+        """A blob's content; more of it than may be there is not taken into memory.
 
         Raises:
             FileNotFoundError: There is no such blob.
+            OSError: It is larger than ``max_bytes``, or cannot be read.
         """
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
@@ -81,9 +85,9 @@ class LocalStore:
                 raise
         return names
 
-    def read(self, stream: str, name: str) -> bytes:
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
         """See ``SegmentStore``."""
-        return (self.root / stream / name).read_bytes()
+        return read_regular(self.root / stream / name, max_bytes)
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``."""
@@ -114,12 +118,15 @@ class MemoryStore:
         """See ``SegmentStore``."""
         return list(self._blobs[stream])
 
-    def read(self, stream: str, name: str) -> bytes:
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
         """See ``SegmentStore``."""
         try:
-            return self._blobs[stream][name]
+            content = self._blobs[stream][name]
         except KeyError:
             raise FileNotFoundError(f"{stream}/{name}") from None
+        if len(content) > max_bytes:
+            raise too_large(f"{stream}/{name}", max_bytes)
+        return content
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         """See ``SegmentStore``."""

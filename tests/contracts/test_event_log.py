@@ -200,7 +200,7 @@ def test_what_a_compaction_cut_short_left_behind_is_ignored_and_then_removed(
 ) -> None:
     for name in "abc":
         log.append([started(name)])
-    second = store.read("plan", SECOND)
+    second = store.read("plan", SECOND, 2**20)
     log.compact("plan")
     assert store.put_if_absent("plan", SECOND, second)
     assert datasets(other.read("plan")) == ["a", "b", "c"]
@@ -262,14 +262,14 @@ def test_a_cut_or_changed_file_is_refused_by_name_and_left_as_it_is(
 ) -> None:
     if name == COMPACT:
         log.compact("plan")
-    whole = store.read("plan", name)
+    whole = store.read("plan", name, 2**20)
     for damaged in damages(whole):
         replace(store, name, damaged)
         with pytest.raises(DamagedLogError, match=name.removeprefix("compact-")):
             EventLog(store).read("plan")
         with pytest.raises(DamagedLogError, match=name.removeprefix("compact-")):
             EventLog(store).append([started("f")])
-        assert store.read("plan", name) == damaged
+        assert store.read("plan", name, 2**20) == damaged
     replace(store, name, whole)
     assert log.read("plan") == three
 
@@ -283,7 +283,7 @@ def test_a_flipped_bit_is_refused_wherever_it_is(compacted: bool) -> None:
     if compacted:
         log.compact("plan")
     for name in store.names("plan"):
-        whole = store.read("plan", name)
+        whole = store.read("plan", name, 2**20)
         for at in range(0, len(whole), 3):
             replace(store, name, whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
             with pytest.raises(DamagedLogError, match=name):
@@ -311,7 +311,7 @@ def test_a_missing_last_segment_is_refused_by_those_who_have_seen_it(
 
 
 def test_swapped_segments_are_refused(store: SegmentStore, three: list[Event], other: EventLog) -> None:
-    second, third = store.read("plan", SECOND), store.read("plan", THIRD)
+    second, third = store.read("plan", SECOND, 2**20), store.read("plan", THIRD, 2**20)
     replace(store, SECOND, third)
     replace(store, THIRD, second)
     with pytest.raises(DamagedLogError, match="event 3 of stream plan stands where position 2"):
@@ -321,14 +321,14 @@ def test_swapped_segments_are_refused(store: SegmentStore, three: list[Event], o
 def test_a_segment_that_is_there_twice_is_refused(
     store: SegmentStore, three: list[Event], other: EventLog
 ) -> None:
-    store.put_if_absent("plan", "00000003.parquet", store.read("plan", FIRST))
+    store.put_if_absent("plan", "00000003.parquet", store.read("plan", FIRST, 2**20))
     with pytest.raises(DamagedLogError, match="event 0 of stream plan stands where position 5"):
         other.read("plan")
 
 
 def test_a_segment_of_another_stream_is_refused(store: SegmentStore, log: EventLog, other: EventLog) -> None:
     log.append([started("a", "one")])
-    store.put_if_absent("plan", FIRST, store.read("one", FIRST))
+    store.put_if_absent("plan", FIRST, store.read("one", FIRST, 2**20))
     with pytest.raises(DamagedLogError, match="event 0 of stream one stands where position 0 of plan"):
         other.read("plan")
 
@@ -434,8 +434,8 @@ def test_a_file_under_another_files_name_is_refused_or_changes_nothing(compacted
         store = MemoryStore()
         for name in names:
             if name != source or copied:
-                store.put_if_absent("plan", name, whole.read("plan", name))
-        store.put_if_absent("plan", target, whole.read("plan", source))
+                store.put_if_absent("plan", name, whole.read("plan", name, 2**20))
+        store.put_if_absent("plan", target, whole.read("plan", source, 2**20))
         for use in (
             lambda store=store: EventLog(store).read("plan"),
             lambda store=store: EventLog(store).compact("plan"),

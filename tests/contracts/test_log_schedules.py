@@ -36,9 +36,9 @@ class SteppedStore(MemoryStore):
         self._stop()
         return super().names(stream)
 
-    def read(self, stream: str, name: str) -> bytes:
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
         self._stop()
-        return super().read(stream, name)
+        return super().read(stream, name, max_bytes)
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         self._stop()

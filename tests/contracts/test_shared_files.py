@@ -158,8 +158,8 @@ class Counting:
     def names(self, stream: str) -> list[str]:
         return self._store.names(stream)
 
-    def read(self, stream: str, name: str) -> bytes:
-        return self._store.read(stream, name)
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
+        return self._store.read(stream, name, max_bytes)
 
     def delete(self, stream: str, name: str) -> None:
         self._store.delete(stream, name)
@@ -300,7 +300,7 @@ def test_samples_that_were_changed_in_the_storage_are_refused(tmp_path: Path, op
     writer.write([sample(0)])
     (stream,) = (name for name in store.streams() if name.startswith("plan="))
     (name,) = store.names(stream)
-    content = bytearray(store.read(stream, name))
+    content = bytearray(store.read(stream, name, 2**20))
     content[len(content) // 2] ^= 1
     store.delete(stream, name)
     store.put_if_absent(stream, name, bytes(content))
@@ -316,7 +316,7 @@ def test_no_name_in_the_storage_leads_out_of_the_folder(tmp_path: Path, stream: 
     store, cache = MemoryStore(), tmp_path / "a" / "b" / "cache"
     writer = TelemetryWriter(tmp_path / "own", PLAN, "demo", lambda *told: share_telemetry(store, *told))
     writer.write([sample(0)])
-    ((name, content),) = ((n, store.read(s, n)) for s in store.streams() for n in store.names(s))
+    ((name, content),) = ((n, store.read(s, n, 2**20)) for s in store.streams() for n in store.names(s))
     for hostile in (name, f"../{name}", "..", f"/{name}"):
         store.put_if_absent(stream, hostile, content)
     fetch_telemetry(store, cache, None)

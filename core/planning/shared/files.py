@@ -28,13 +28,15 @@ from core.events.catalogue import (
     to_fact,
 )
 from core.events.event import Event
-from core.events.files import replace_file
+from core.events.files import read_regular, replace_file
 from core.events.open import attempt, is_shared, open_log, open_store, read_blob
-from core.events.stores import SegmentStore
+from core.events.stores import SMALL_BYTES, SegmentStore
 from core.planning.registry_view import registry_view
 from settings.layout import Layout
 
 _MODELS = "models"
+_MAX_BYTES = 2**32
+"""More than any model or checkpoint takes."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOG = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ class SharedFiles:
 
     def read_model(self, model: ModelSaved) -> bytes:
         """A model's file in the storage; errors as of `fetch_model`."""
-        content = read_blob(self._store, _MODELS, model.sha256)
+        content = read_blob(self._store, _MODELS, model.sha256, _MAX_BYTES)
         place = f"{self._store.location}/{_MODELS}/{model.sha256}"
         if content is None:
             raise ArtifactError(f"its file is gone ({place})")
@@ -152,7 +154,8 @@ class SharedFiles:
     def _share_checkpoint(self, stream: str, fact: CheckpointWritten) -> None:
         path = checkpoint_path(self._layout, fact)
         try:
-            content, sidecar = path.read_bytes(), path.with_suffix(".json").read_bytes()
+            content = read_regular(path, _MAX_BYTES)
+            sidecar = read_regular(path.with_suffix(".json"), SMALL_BYTES)
         except FileNotFoundError:
             return  # training is ahead: there are later ones
         except OSError as error:
@@ -169,8 +172,8 @@ class SharedFiles:
         if name not in there:
             return False
         content, sidecar = (
-            read_blob(self._store, stream, name),
-            read_blob(self._store, stream, f"{_blob(fact)}.json"),
+            read_blob(self._store, stream, name, _MAX_BYTES),
+            read_blob(self._store, stream, f"{_blob(fact)}.json", SMALL_BYTES),
         )
         if content is None or sidecar is None:
             return False
@@ -183,7 +186,8 @@ class SharedFiles:
     def _is_here(self, fact: CheckpointWritten) -> bool:
         path = checkpoint_path(self._layout, fact)
         try:
-            content, sidecar = path.read_bytes(), path.with_suffix(".json").read_bytes()
+            content = read_regular(path, _MAX_BYTES)
+            sidecar = read_regular(path.with_suffix(".json"), SMALL_BYTES)
         except OSError:
             return False
         return _vouches(sidecar) == fact.sha256 == _sha256(content)
@@ -281,13 +285,13 @@ def _vouches(sidecar: bytes) -> str:
     try:
         entry: Any = json.loads(sidecar)
         return str(entry["sha256"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
 def _read_local(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error})") from error
 

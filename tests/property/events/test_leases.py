@@ -28,9 +28,9 @@ class World(MemoryStore):
         self._yield()
         return super().names(stream)
 
-    def read(self, stream: str, name: str) -> bytes:
+    def read(self, stream: str, name: str, max_bytes: int) -> bytes:
         self._yield()
-        return super().read(stream, name)
+        return super().read(stream, name, max_bytes)
 
     def put_if_absent(self, stream: str, name: str, content: bytes) -> bool:
         self._yield()
