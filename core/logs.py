@@ -7,6 +7,7 @@ ids that `identified` put around the work, such as ``plan``, ``dataset``, ``phas
 
 import copy
 import fcntl
+import json
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -29,13 +31,14 @@ NUM_BACKUPS = 4
 
 _IDS: ContextVar[Mapping[str, Any]] = ContextVar("ids")
 _SHOWN_SECRETS = (
-    re.compile(r"(://[^/@\s:\"]*:)[^/@\s\"]+(?=@)"),
+    re.compile(r"(://[^/@\s:\"]*:)[^\s\"']+(?=@)"),
     re.compile(r"([?&](?:password|passwd|token|secret|api_?key|signature|sig)=)[^&#\s\"']+", re.IGNORECASE),
     re.compile(r"(\b(?:Basic|Bearer) )[A-Za-z0-9+/=._~-]{8,}"),
 )
 """Passwords in addresses and headers; what stands before each is kept."""
 _SECRET_VARIABLE = re.compile(
-    r"(AUTH_STRING|API_KEY|PRIVATE_KEY|SECRET|TOKEN|PASSWORD|PASSWD|WEBHOOK)(?!.*_(FILE|PATH|DIR)$)"
+    r"(AUTH_STRING|API_KEY|PRIVATE_KEY|ACCESS_KEY$|ACCOUNT_KEY|CONNECTION_STRING|SECRET|TOKEN|PASSWORD|PASSWD"
+    r"|PASSPHRASE|WEBHOOK)(?!.*_(FILE|PATH|DIR)$)"
 )
 _SHORTEST_SECRET = 6
 """A shorter value of a variable is no secret, but part of many words."""
@@ -70,13 +73,32 @@ def without_secrets(text: str) -> str:
 
 
 def _secrets() -> list[str]:
-    """What the environment holds under a name that says so, longest first."""
-    values = {
+    """What the environment holds under a name that says so, in every spelling, longest first."""
+    values = [
         value
         for name, value in os.environ.items()
         if len(value) >= _SHORTEST_SECRET and _SECRET_VARIABLE.search(name.upper())
-    }
-    return sorted(values, key=len, reverse=True)
+    ]
+    return sorted({spelling for value in values for spelling in _spellings(value)}, key=len, reverse=True)
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """A value as it is and as Python shows it, each also in JSON, and in an address."""
+    for text in (value, repr(value)[1:-1]):
+        yield text
+        yield json.dumps(text)[1:-1]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
+    yield quote(value, safe="", errors="surrogateescape")
+
+
+def printable(text: str) -> str:
+    """Text of one line without what would move the cursor or change the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def shown(text: str) -> str:
+    """A text as it may go to a terminal: no secret, and but for the ends of its lines all printable."""
+    return "\n".join(map(printable, without_secrets(text).splitlines()))
 
 
 def headline(message: str) -> str:
@@ -85,13 +107,13 @@ def headline(message: str) -> str:
 
 
 class Sentences(logging.Formatter):
-    """Records as people read them: no traceback, no secret."""
+    """Records as people read them: no traceback, no secret, nothing that a terminal would obey."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record in the given format."""
         plain = copy.copy(record)
         plain.exc_info = plain.exc_text = plain.stack_info = None
-        return without_secrets(super().format(plain))
+        return shown(super().format(plain))
 
 
 class JsonLines(JsonFormatter):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.logs import shown
 from flows.cli import DONE, FAILED, run_command
 from settings.errors import RetrainError, SettingsError
 
@@ -73,7 +74,7 @@ def _check() -> int:
 
     checked, problems = check_deployments()
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(shown(f"error: {problem}"), file=sys.stderr)
     if problems:
         return FAILED
     print("all right: " + ", ".join(checked))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 from core.errors import EventLogError
 from core.events.files import keep_others_out
 from core.interrupts import interrupted_by_sigterm
-from core.logs import Sentences
+from core.logs import Sentences, shown
 from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
 from settings.names import is_plan_id
@@ -38,10 +38,10 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
         with interrupted_by_sigterm():
             return command()
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shown(f"error: {error}"), file=sys.stderr)
         return BAD_USAGE
     except (RetrainError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shown(f"error: {error}"), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"interrupted{hint}", file=sys.stderr)
@@ -121,7 +121,7 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
         written, problems = analyze_plans(settings.output_dir, arguments.plan)
         print(*written, sep="\n")
         for line in left_out(problems):
-            print(line, file=sys.stderr)
+            print(shown(line), file=sys.stderr)
         if settings.tracking.mlflow:
             from tasks.mlflow_projection import catch_up
 
@@ -165,7 +165,7 @@ def maintain_command(argv: Sequence[str] | None = None) -> int:
             print("would delete" if dry_run else "deleted", describe(removal, settings.output_dir))
         print(report.summary(dry_run))
         for problem in report.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(shown(f"error: {problem}"), file=sys.stderr)
         return FAILED if report.problems else DONE
 
     return run_command(maintain)

@@ -3,6 +3,8 @@
 from rich.markup import escape
 from rich.table import Table
 
+from core.logs import printable
+
 STYLES = {
     "completed": "green",
     "failed": "red",
@@ -32,11 +34,6 @@ def table(title: str, *columns: str) -> Table:
     for column in columns:
         made.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     return made
-
-
-def printable(text: str) -> str:
-    """Text of one line without what would move the cursor or change the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def safe(text: str) -> str:

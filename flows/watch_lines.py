@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
+from core.logs import printable
 from core.planning.live.view import LiveView, PhaseView
-from flows.tables import printable
 from flows.watch_words import headline, left_words, model_words, now_words, percent, time_of_day, what_next
 
 PROGRESS_S = 10.0

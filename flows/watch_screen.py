@@ -7,8 +7,9 @@ from itertools import groupby
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from core.logs import printable
 from core.planning.live.view import Decision, GpuView, LiveView, PhaseView, ProcessView
-from flows.tables import STYLES, printable
+from flows.tables import STYLES
 from flows.watch_words import (
     eta_words,
     gib,

@@ -1,14 +1,18 @@
 """Who may write our files, what they never hold, and that links under their names lead nowhere."""
 
+import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from core.events.files import replace_file
-from core.logs import logged_to, open_output, without_secrets
+from core.logs import JsonLines, Sentences, logged_to, open_output, without_secrets
+from flows.cli import run_command
+from settings.errors import RetrainError
 from settings.layout import Layout
 from tests.commands import ROOT, environment
 from tests.kept_outputs import contents, old_plan
@@ -20,6 +24,8 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "aws/secret+access=key",
     "AWS_SESSION_TOKEN": "aws-session-token",
     "MLFLOW_TRACKING_PASSWORD": "mlflow-password",
+    "AZURE_STORAGE_ACCESS_KEY": "azure-key==",
+    "AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=azure-key==",
     "SLACK_WEBHOOK_URL": "https://hooks.example.org/services/T0/B0/webhook-path",
 }
 
@@ -30,9 +36,36 @@ def test_the_value_of_a_secret_variable_is_not_said(name: str, monkeypatch: pyte
     assert without_secrets(f"it said {SECRETS[name]}!") == "it said ***!"
 
 
+def test_it_is_not_said_in_other_spellings_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = 'pass"word\\ö/@1'  # noqa: S105
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
+    record = logging.LogRecord("core", logging.ERROR, "", 0, f"it said {secret}, {[secret]}", None, None)
+    address = f"https://host/?next={quote(secret, safe='')}"
+    said = JsonLines().format(record) + Sentences().format(record) + json.dumps([secret]) + address
+    assert "word" not in without_secrets(said)
+    assert json.loads(JsonLines().format(record))["message"] == "it said ***, ['***']"
+
+
+def test_nothing_that_is_said_moves_the_cursor_or_changes_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "pnu_key-of-the-api")
+    text = "\x1b]0;title\x07 \x1b[2J \x9b31m \r \u202e pnu_key-of-the-api"
+
+    def fail() -> int:
+        raise RetrainError(text)
+
+    assert run_command(fail) == 1
+    record = logging.LogRecord("core", logging.ERROR, "", 0, text, None, None)
+    for said in (capsys.readouterr().err, Sentences().format(record)):
+        assert all(letter.isprintable() or letter == "\n" for letter in said)
+        assert said.rstrip().endswith("***")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
+        ("postgresql://me:p@ss/word@db:5432/prefect", "postgresql://me:***@db:5432/prefect"),
         ("postgresql+asyncpg://me:pass-word@db/prefect", "postgresql+asyncpg://me:***@db/prefect"),
         ("https://user:p:w@host:5000/?x=1", "https://user:***@host:5000/?x=1"),
         ("https://host/a?token=abc&b=2", "https://host/a?token=***&b=2"),
