@@ -2,15 +2,18 @@
 
 import hashlib
 import io
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import ArtifactError
-from core.events.files import replace_file
+from core.events.files import read_regular, replace_file
 from core.resources.failures import OOM_KINDS, classify
+
+MAX_BYTES = 2**32
+"""More than any model or checkpoint takes."""
 
 
 def save(path: Path, payload: dict[str, Any]) -> str:
@@ -42,7 +45,7 @@ def load(path: Path, sha256: str, remedy: str = "train its phase again") -> dict
         ArtifactError: The file is missing, unreadable, or not the one that was expected.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy}") from error
     found = hashlib.sha256(content).hexdigest()
@@ -52,13 +55,30 @@ def load(path: Path, sha256: str, remedy: str = "train its phase again") -> dict
             f"was replaced; {remedy}"
         )
     try:
+        _require_plain(content)
         payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    # Of a file that was made up, unpickling raises whatever it comes upon.
+    except Exception as error:
         if classify(error) in OOM_KINDS:
             raise  # nothing is wrong with the file
-        raise ArtifactError(f"{path}: no readable model file ({error}); {remedy}") from error
+        reason = str(error) or type(error).__name__
+        raise ArtifactError(f"{path}: no readable model file ({reason}); {remedy}") from error
     if not isinstance(payload, dict):
         raise ArtifactError(
             f"{path}: holds a {type(payload).__name__}, not a dictionary of weights; {remedy}"
         )
     return payload
+
+
+def _require_plain(content: bytes) -> None:
+    """Refuse an archive whose parts are compressed, or lie over each other: it would fill the memory.
+
+    Raises:
+        ValueError: It is one.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("its parts are compressed")
+    if sum(part.file_size for part in parts) > len(content):
+        raise ValueError("its parts are larger than the file")

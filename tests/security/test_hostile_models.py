@@ -4,6 +4,9 @@ import hashlib
 import io
 import json
 import os
+import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,53 @@ def test_a_model_that_would_run_something_is_refused_even_if_its_hash_is_right(
         with pytest.raises(ArtifactError, match="no readable model file"):
             load()
     assert not marker.exists()
+
+
+def rewritten(parts: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A model file with some of its parts replaced."""
+    saved, written = io.BytesIO(), io.BytesIO()
+    torch.save({"w": torch.zeros(2**16)}, saved)
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(written, "w", method) as target:
+        for name in source.namelist():
+            target.writestr(name, parts.get(name.rpartition("/")[2], source.read(name)))
+    return written.getvalue()
+
+
+def named_again(content: bytes) -> bytes:
+    """Every part stands twice in the table of contents."""
+    end = content.rfind(b"PK\5\6")
+    num, size, at = struct.unpack_from("<HII", content, end + 10)
+    table = content[at : at + size]
+    return (
+        content[:at] + table * 2 + b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 2 * num, 2 * num, 2 * size, at, 0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (rewritten({}, zipfile.ZIP_DEFLATED), "compressed"),
+        (named_again(rewritten({})), "larger than the file"),
+        (rewritten({"data.pkl": b"."}), "no readable model file"),
+        (rewritten({"data.pkl": b"\x80\x02}(X\x01\0\0\0aK\x01s."}), "no readable model file"),
+        (rewritten({"data.pkl": b"\x80\x02K\x01."}), "holds a int"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02.", "no readable model file"),
+    ],
+    ids=["compressed", "overlapping", "empty pickle", "broken pickle", "number", "old format"],
+)
+def test_a_model_file_that_was_made_up_is_refused_whatever_it_makes_torch_do(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=says):
+        artifacts.load(path, hashlib.sha256(content).hexdigest())
+
+
+def test_a_pipe_in_the_place_of_a_model_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pth")
+    with pytest.raises(ArtifactError, match="no regular file"):
+        artifacts.load(tmp_path / "model.pth", "")
 
 
 def test_a_model_that_was_swapped_is_refused_before_torch_sees_a_byte_of_it(

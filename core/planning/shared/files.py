@@ -36,7 +36,7 @@ from settings.layout import Layout
 
 _MODELS = "models"
 _MAX_BYTES = 2**32
-"""More than any model or checkpoint takes."""
+"""More than any model or checkpoint takes; as `core.training.artifacts.MAX_BYTES`, which needs torch."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOG = logging.getLogger(__name__)
 
