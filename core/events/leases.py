@@ -92,7 +92,7 @@ class Sign:
     """
 
     holder: Holder
-    purpose: str
+    purpose: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
     lease_s: Annotated[float, Field(gt=0, le=LONGEST_LEASE_S)]
     is_last: bool = False
 

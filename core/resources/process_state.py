@@ -203,9 +203,17 @@ def kill_training(folder: Path, name: str) -> None:
     """
     with suppress(OSError, ValueError):  # no state, or none that can be read: then nothing is known of it
         state = ProcessState.read(folder / f"{name}{_ENDING}")
-        if (told := state.process) and (process := told.find()):
+        if (told := state.process) and (process := told.find()) and _is_training(process, name):
             os.killpg(told.pid, signal.SIGKILL)
             psutil.wait_procs([process], _DEATH_S)
+
+
+def _is_training(process: psutil.Process, name: str) -> bool:
+    """Whether a process is the training of that name: a file can name any process there is."""
+    with suppress(psutil.Error):
+        *command, log = process.cmdline()
+        return any("core.resources.worker" in word for word in command) and Path(log).stem == name
+    return False
 
 
 def look_at(state: ProcessState) -> ProcessStatus:

@@ -99,7 +99,7 @@ class CheckpointFolder:
         try:
             entry = json.loads(sidecar.read_text(encoding="utf-8"))
             version, sha256, key = entry["version"], entry["sha256"], entry["key"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(f"{sidecar}: no readable sidecar ({error!r}); {remedy}") from error
         if version != CHECKPOINT_VERSION:
             raise ArtifactError(

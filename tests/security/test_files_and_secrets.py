@@ -11,6 +11,7 @@ import pytest
 
 from core.events.files import replace_file
 from core.logs import JsonLines, Sentences, logged_to, open_output, without_secrets
+from core.resources.process_state import ProcessId, ProcessState, kill_training
 from flows.cli import run_command
 from settings.errors import RetrainError
 from settings.layout import Layout
@@ -107,6 +108,24 @@ def test_a_log_under_whose_name_a_link_lies_is_not_written(
         open_output(link)
     assert victim.read_text() == "precious"
     assert "is incomplete" in capsys.readouterr().err
+
+
+def test_a_state_file_gets_no_process_killed_but_the_training_of_its_name(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import time; time.sleep(60)",
+        "core.resources.worker",
+        "plan-other.jsonl",
+    ]
+    with subprocess.Popen(command, start_new_session=True) as foreign:
+        told = ProcessId.of(foreign.pid)
+        for name in ("plan-demo", "plan-other"):
+            ProcessState(name=name, supervisor=told, log="x", process=told).write(tmp_path)
+        kill_training(tmp_path, "plan-demo")
+        assert foreign.poll() is None
+        kill_training(tmp_path, "plan-other")
+        foreign.wait(30)  # long before it would end
 
 
 @pytest.mark.slow

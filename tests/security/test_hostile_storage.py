@@ -89,6 +89,8 @@ SIGN = json.loads(Sign(Holder.here(), "plan", 60.0).encode())
         {**SIGN, "holder": {**SIGN["holder"], "pid": -1}},
         {**SIGN, "holder": {**SIGN["holder"], "host": ["a"]}},
         {**SIGN, "is_last": {"a": 1}},
+        {**SIGN, "purpose": "../../tmp/plan"},
+        {**SIGN, "purpose": "plan\n"},
         {"holder": SIGN["holder"]},
         [],
         json.loads("[" * 900 + "]" * 900),

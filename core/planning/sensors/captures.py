@@ -77,7 +77,7 @@ class CaptureMemory:
                 memory.hashes(dataset)
         except FileNotFoundError:
             return cls(layout)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             LOG.warning("what was seen of captures is forgotten: %s: %s", path, error)
             return cls(layout)
         return memory

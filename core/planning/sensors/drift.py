@@ -100,7 +100,7 @@ class DriftMemory:
             return cls(path, told, list(content["seen"]))
         except FileNotFoundError:
             return cls(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             LOG.warning("what was seen of drift is forgotten: %s: %s", path, error)
             return cls(path)
 
