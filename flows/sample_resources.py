@@ -11,10 +11,11 @@ from pathlib import Path
 from prefect import flow
 
 from core.logs import identified
-from core.resources.sampler import beside, sample_chain
+from core.resources.sampler import beside, sample_chain, sample_chain_or_warn
 from settings.layout import Layout
 from settings.resources import ResourceSettings
 from tasks.logs import run_identified
+from tasks.outages import outlasting
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,17 @@ def sampling(
     resources: ResourceSettings,
     training_pids: Callable[[], Sequence[int]],
 ) -> Iterator[None]:
-    """Run the subflow in a thread of this flow run for as long as the context lasts."""
+    """Run the subflow in a thread of this flow run for as long as the context lasts.
+
+    Where Prefect's server is away, samples are taken without it.
+    """
     chain = _Chain(training_pids=training_pids)
     context = copy_context()
     context.run(_CHAIN.set, chain)
     sample = partial(sample_resources, output_dir, plan_id, dataset, resources, return_state=True)
-    with beside(partial(context.run, sample), chain.ended, f"sample-resources-{dataset}"):
+    without = partial(
+        sample_chain_or_warn, Layout(output_dir), plan_id, dataset, resources, training_pids, chain.ended
+    )
+    run = partial(context.run, outlasting, sample, without, f"{dataset}: sampling")
+    with beside(run, chain.ended, f"sample-resources-{dataset}"):
         yield

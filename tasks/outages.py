@@ -1,4 +1,4 @@
-"""Training outlasts Prefect's server: what cannot be told to it is done without it."""
+"""Training outlasts Prefect's server, and its database: what cannot be told to them is done without them."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,12 +9,15 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from core.logs import headline
 from core.planning.live.progress import LOG
+from tasks.slots import is_away
 
 _T = TypeVar("_T")
 
 
 def outlasting(run: Callable[[], _T], instead: Callable[[], _T], what: str) -> _T:
-    """Do something by Prefect, or without it if its server is away or goes away meanwhile.
+    """Do something by Prefect, or without it if its server is away or in trouble, or comes to be meanwhile.
+
+    A server whose database is away still says that it is healthy.
 
     Args:
         run: What is done by Prefect.
@@ -28,11 +31,13 @@ def outlasting(run: Callable[[], _T], instead: Callable[[], _T], what: str) -> _
     if reason is None:
         try:
             return run()
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
+            if not is_away(error):
+                raise
             reason = error
         except ConcurrencySlotAcquisitionError as error:  # of the tags of a task: said of any failure to ask
             reason = error.__cause__ or error
-            if _silence() is None:
+            if not (isinstance(reason, httpx.HTTPError) and is_away(reason)) and _silence() is None:
                 raise
     LOG.warning(
         "%s goes on without Prefect, which will miss it: its API does not answer (%s)",

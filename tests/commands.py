@@ -74,6 +74,7 @@ class PrefectServer:
     """A Prefect server that may be killed and started again at the same address."""
 
     def __init__(self, home: Path, **extra: str) -> None:
+        self.home = home
         self.port = free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self._environment = environment(PREFECT_HOME=str(home), **extra)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
-from core.errors import ChainHeldError, ChainLostError, EventLogError, TrainingProcessError
+from core.errors import ChainHeldError, ChainLostError, TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.open import bind_storage, open_log
 from core.interrupts import interrupted_by_sigterm
@@ -26,7 +26,7 @@ from core.planning.upkeep.disk import require_room
 from core.resources.cautions import warnings_for
 from core.resources.machine import probe_machine
 from core.resources.profiles import fit_to_machine
-from core.resources.sampler import beside, sample_chain
+from core.resources.sampler import beside, sample_chain_or_warn
 from settings.app import Settings
 from settings.errors import RetrainError, SettingsError
 
@@ -306,20 +306,15 @@ def one_by_one(run_chain: Callable[[str], object]) -> RunChains:
 def _sampling(chain: Chain) -> Iterator[None]:
     """Sample resources beside a chain; training goes on without samples if they cannot be kept."""
     ended = threading.Event()
-
-    def sample() -> None:
-        try:
-            sample_chain(
-                chain.layout,
-                chain.plan_id,
-                chain.dataset,
-                chain.settings.resources,
-                chain.training_pids,
-                ended,
-            )
-        except EventLogError as error:
-            LOG.warning("%s: resource samples are lost: %s", chain.dataset, error)
-
+    sample = partial(
+        sample_chain_or_warn,
+        chain.layout,
+        chain.plan_id,
+        chain.dataset,
+        chain.settings.resources,
+        chain.training_pids,
+        ended,
+    )
     with beside(sample, ended, f"sample-resources-{chain.dataset}"):
         yield
 

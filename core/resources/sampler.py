@@ -100,6 +100,21 @@ def sample_chain(
         writer.merge()
 
 
+def sample_chain_or_warn(
+    layout: Layout,
+    plan_id: str,
+    dataset: str,
+    resources: ResourceSettings,
+    training_pids: Callable[[], Sequence[int]],
+    ended: threading.Event,
+) -> None:
+    """Do as `sample_chain`; that samples cannot be kept is logged, and training goes on without them."""
+    try:
+        sample_chain(layout, plan_id, dataset, resources, training_pids, ended)
+    except EventLogError as error:
+        _LOG.warning("%s: resource samples are lost: %s", dataset, error)
+
+
 @contextmanager
 def beside(
     run: Callable[[], object], ended: threading.Event, name: str, patience_s: float = PATIENCE_S

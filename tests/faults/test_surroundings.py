@@ -1,10 +1,11 @@
 """What a run stands on fails while it goes: server, disk, clock. Nothing is lost and the plan completes."""
 
 import shutil
+import sqlite3
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,18 @@ from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.plan_state import PLAN_STATE
 from settings.layout import Layout
-from tests.commands import ROOT, TINY, PrefectServer, config, post, processes_that_name, run, start, wait_for
+from tests.commands import (
+    ROOT,
+    TINY,
+    PrefectServer,
+    answers,
+    config,
+    post,
+    processes_that_name,
+    run,
+    start,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -99,6 +111,39 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_training(plan: Plan, se
     assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
     (chain,) = post(f"{server.api}/flow_runs/filter", flow_runs={"name": {"any_": ["chain-demo"]}})
     assert chain["state_type"] == "COMPLETED"
+
+
+@contextmanager
+def without_database(server: PrefectServer) -> Iterator[None]:
+    """What the server keeps is out of its reach: it is healthy, and answers nothing but 500."""
+
+    def rename(ending: str, to: str) -> None:
+        with closing(
+            sqlite3.connect(server.home / "prefect.db", timeout=60, isolation_level=None)
+        ) as database:
+            database.execute("PRAGMA legacy_alter_table = ON")
+            for table in ("flow_run", "task_run", "concurrency_limit_v2"):
+                database.execute(f"ALTER TABLE {table}{ending} RENAME TO {table}{to}")
+
+    rename("", "_away")
+    try:
+        yield
+    finally:
+        rename("_away", "")
+
+
+def test_a_server_whose_database_is_away_costs_no_training(plan: Plan, server: PrefectServer) -> None:
+    process = plan.start()
+    wait_for(plan.is_in("teacher"), process)
+    with without_database(server):
+        assert answers(server.api)
+        before = plan.events()
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert "goes on without Prefect" in out
+    assert "Traceback" not in out + err
+    plan.require_whole(before)
+    assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
 
 
 @pytest.fixture
