@@ -175,17 +175,18 @@ class LogFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of the base class
         """Say once that the file is incomplete: a log that cannot be written must not stop the work."""
         del record
-        if not self._has_failed:
-            self._has_failed = True
-            print(f"the log {self.baseFilename} is incomplete: {sys.exc_info()[1]}", file=sys.stderr)
+        self._say_incomplete()
 
     def _open(self) -> Any:
         """Open the file; a link under its name is no log of ours."""
         return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_opener)
 
     def close(self) -> None:
-        """Close the file."""
-        super().close()
+        """Close the file; what there was no room for is lost, and hides nothing else that has failed."""
+        try:
+            super().close()
+        except OSError:
+            self._say_incomplete()
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
@@ -193,6 +194,11 @@ class LogFile(RotatingFileHandler):
     def writes_like(self, other: logging.Handler) -> bool:
         """Whether another handler writes to the same file."""
         return isinstance(other, LogFile) and other.baseFilename == self.baseFilename
+
+    def _say_incomplete(self) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            print(f"the log {self.baseFilename} is incomplete: {sys.exc_info()[1]}", file=sys.stderr)
 
     def _follow_rotation(self) -> None:
         """Open the file anew if another process has put it aside."""

@@ -149,6 +149,18 @@ def test_a_log_that_cannot_be_written_is_told_once_and_stops_nobody(
     assert "Traceback" not in err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full here")
+def test_a_log_on_a_full_disk_hides_nothing_that_fails_within(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with logged_to(Path("/dev/full"), "core", logging.INFO):
+            LOG.info("one")
+            raise ValueError("the reason")
+
+    with pytest.raises(ValueError, match="the reason"):
+        fail()
+    assert capsys.readouterr().err.count("/dev/full is incomplete: [Errno 28]") == 1
+
+
 def test_a_headline_is_the_first_line() -> None:
     assert headline("it failed; see x.log:\nTraceback\n  ...") == "it failed; see x.log"
     assert headline("it failed") == "it failed"
