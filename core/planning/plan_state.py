@@ -86,8 +86,7 @@ class PlanState(NamedTuple):
         data_dir: Where a resume said that captures are; None where the plan was made.
         status: ``running`` until the plan has finished, then ``completed`` or ``failed``.
         started_at: When the plan was made.
-        session_began_at: When it was made or last taken up again.
-        earlier_s: Time worked on it before that, seconds.
+        worked_s: Time worked on it, without the pauses before it was taken up again, seconds.
         last_event_at: When anything was last heard of it.
     """
 
@@ -98,16 +97,8 @@ class PlanState(NamedTuple):
     data_dir: str | None = None
     status: str = "running"
     started_at: datetime | None = None
-    session_began_at: datetime | None = None
-    earlier_s: float = 0.0
+    worked_s: float = 0.0
     last_event_at: datetime | None = None
-
-    @property
-    def worked_s(self) -> float:
-        """Time worked on it, without the pauses before it was taken up again."""
-        if self.session_began_at is None or self.last_event_at is None:
-            return 0.0
-        return self.earlier_s + (self.last_event_at - self.session_began_at).total_seconds()
 
     @property
     def datasets(self) -> list[str]:
@@ -163,22 +154,19 @@ def progress(events: Sequence[Event], state: PlanState) -> dict[PhaseName, str]:
 
 
 def _apply(state: PlanState, event: Event) -> PlanState:
-    if event.type not in _RELEVANT:  # nearly all of them
-        return PlanState._make((*state[:-1], event.occurred_at))
-    return _apply_fact(state, to_fact(event), event.occurred_at)
+    at, worked_s = event.occurred_at, state.worked_s
+    if event.type != PlanResumed.TYPE and state.last_event_at:  # nobody worked on it before that
+        # A clock that was set back has measured nothing.
+        worked_s += max(0.0, (at - state.last_event_at).total_seconds())
+    state = PlanState._make((*state[:-2], worked_s, at))
+    return _apply_fact(state, to_fact(event), at) if event.type in _RELEVANT else state  # nearly none is
 
 
 def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
     if isinstance(fact, PlanResumed):
         given = {name: replace(phase, num_fruitless=0) for name, phase in state.phases.items()}
-        state = state._replace(
-            phases=given,
-            status="running",
-            earlier_s=state.worked_s,
-            session_began_at=at,
-            data_dir=fact.data_dir or state.data_dir,
-        )
-    state = state._replace(last_event_at=at, started_at=state.started_at or at)
+        state = state._replace(phases=given, status="running", data_dir=fact.data_dir or state.data_dir)
+    state = state._replace(started_at=state.started_at or at)
     match fact:
         case PlanCreated():
             phases = {
@@ -187,7 +175,7 @@ def _apply_fact(state: PlanState, fact: Fact, at: datetime) -> PlanState:
                 )
                 for step in fact.steps
             }
-            return state._replace(created=fact, phases=phases, session_began_at=at)
+            return state._replace(created=fact, phases=phases)
         case PlanFinished():
             return state._replace(status=fact.status)
         case ChainStarted() | ChainStopped() | ChainFinished():

@@ -165,7 +165,7 @@ def _apply_to_phase(track: PhaseTrack, fact: Fact, at: datetime) -> PhaseTrack:
                 "num_evaluated": 0,
             }
         case PhaseFailed():
-            begun_s = (at - track.began_at).total_seconds() if track.began_at else 0.0
+            begun_s = max(0.0, (at - track.began_at).total_seconds()) if track.began_at else 0.0
             changes = {"began_at": None, "ended_at": at, "earlier_s": track.earlier_s + begun_s}
         case PhaseFinished():
             changes = {"ended_at": at, "models": _over(track.models, tuple(track.models))}

@@ -279,6 +279,6 @@ def _error_view(state: LiveState) -> ErrorView | None:
 
 
 def _worked_s(plan: PlanState, now: datetime, status: str) -> float:
-    if status != "running" or plan.session_began_at is None:
+    if status != "running" or plan.last_event_at is None:
         return plan.worked_s
-    return plan.earlier_s + max(0.0, (now - plan.session_began_at).total_seconds())
+    return plan.worked_s + max(0.0, (now - plan.last_event_at).total_seconds())

@@ -97,6 +97,16 @@ def test_a_plan_taken_up_again_runs_and_the_pause_before_does_not_count_as_work(
     assert fold(*facts).worked_s == 15
 
 
+def test_a_clock_that_was_set_back_takes_no_work_away() -> None:
+    facts: list[tuple[float, Fact]] = [
+        (0, created(teacher="run")),
+        (10, started("teacher")),
+        (-3590, finished("teacher")),
+        (-3585, PlanFinished(status="completed", duration_s=15.0)),
+    ]
+    assert fold(*facts).worked_s == 15
+
+
 def test_graphs_that_were_lost_are_to_be_built_again_before_what_reads_them() -> None:
     state = fold(
         (0, created(graphs="run", teacher="run", student="run")),
