@@ -259,7 +259,6 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
     from core.analytics.results import fold_results
     from core.analytics.summary import print_results
-    from core.events.catalogue import PlanResumed
     from core.planning.coordinator import RetrainingCoordinator
     from core.planning.interrupted import LATEST, newest_interrupted
     from core.planning.live.progress import LOG
@@ -276,7 +275,6 @@ def _retrain(arguments: argparse.Namespace) -> int:
     log = coordinator.log
     with hold(coordinator.layout.root):
         plans = set(log.streams())
-        seen = log.heads(arguments.resume)[-1].position if arguments.resume else -1
     # The Prefect UI and the orchestrator's log keep Prefect's lines; the terminal shows our progress only.
     if not arguments.verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -286,7 +284,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
     watched = watched_run(coordinator.layout.root, arguments.resume, plans)
     with watched if arguments.verbose else nullcontext(), prefect_api(coordinator.layout.root) as url:
-        from flows.retrain import retrain
+        from flows.retrain import noting_plans, retrain
         from tasks.outages import outlasting
 
         LOG.info("Prefect API at %s", url)
@@ -304,15 +302,13 @@ def _retrain(arguments: argparse.Namespace) -> int:
                 return_state=True,
             )
 
-        state = outlasting(run, lambda: None, "the end of the run")
-    if arguments.resume:
-        taken_up = any(event.type == PlanResumed.TYPE for event in log.read(arguments.resume, after=seen))
-        worked_on = {arguments.resume} if taken_up else set()
-    else:
-        worked_on = set(log.streams()) - plans
+        with noting_plans() as worked_on:
+            state = outlasting(run, lambda: None, "the end of the run")
     for plan_id in worked_on:
         print_results(fold_results(log.read(plan_id)), Console())
-        print(f"dashboard: {coordinator.layout.plan_file(plan_id, 'dashboard.html')}")
+        page = coordinator.layout.plan_file(plan_id, "dashboard.html")
+        if page.exists():  # not of a plan that was broken off
+            print(f"dashboard: {page}")
     if state is None:
         left = [plan_id for plan_id in worked_on if coordinator.state(plan_id).status != "completed"]
         if worked_on and not left:

@@ -7,7 +7,9 @@ if __name__ == "__main__":  # before Prefect is loaded, so that --dry-run and --
 
     sys.exit(retrain_command())
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 from prefect import State, flow, tags
@@ -35,6 +37,23 @@ from tasks.mlflow_process import live_curves
 from tasks.naming import dataset_tag, label_flow_run, plan_tags
 from tasks.outages import outlasting
 from tasks.schedule import wait_for_turn
+
+_WORKED_ON: ContextVar[list[str] | None] = ContextVar("worked_on", default=None)
+
+
+@contextmanager
+def noting_plans() -> Iterator[list[str]]:
+    """Know which plans the flow begins or takes up in this context: others may, too, where storage is shared.
+
+    Yields:
+        Their ids, while and after the flow runs.
+    """
+    plans: list[str] = []
+    before = _WORKED_ON.set(plans)
+    try:
+        yield plans
+    finally:
+        _WORKED_ON.reset(before)
 
 
 @flow(name="retrain", flow_run_name="retrain")
@@ -94,6 +113,8 @@ def retrain(
         run_chains = _chains(coordinator, plan_id, to_do)
         with coordinator.carrying_out(plan_id), run_logged(coordinator.layout, plan_id):
             begin()
+            if (worked_on := _WORKED_ON.get()) is not None:
+                worked_on.append(plan_id)
             try:
                 state, analyzed = _carry_out(coordinator, plan_id, run_chains, config, environment)
             except CancelledChainsError as error:
@@ -175,15 +196,13 @@ def run_complete_retraining(
     if dry_run:
         plan = coordinator.create_retraining_plan(force_retrain, (), priority_datasets or ())
         return fold_results([to_event(plan.plan_id, plan.created())])
-    before = set(coordinator.log.streams())
-    with prefect_api(coordinator.layout.root):
+    with prefect_api(coordinator.layout.root), noting_plans() as begun:
         state = retrain(
             force_retrain=force_retrain, priority_datasets=priority_datasets or (), return_state=True
         )
-    begun = set(coordinator.log.streams()) - before
     if not begun:
         state.result()
-    return fold_results(coordinator.log.read(max(begun)))
+    return fold_results(coordinator.log.read(begun[0]))
 
 
 def failures(state: PlanState) -> str:

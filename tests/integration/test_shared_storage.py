@@ -34,7 +34,7 @@ from core.planning.shared.plan_claims import is_carried_out, plan_claimed
 from settings.app import Settings, load_settings
 from settings.errors import SettingsError
 from settings.layout import Layout
-from tests.commands import TINY, config, run, wait_for
+from tests.commands import TINY, config, run, start, wait_for
 from tests.sample_log import sample_events
 
 LOST_AT = "student_gat"
@@ -334,3 +334,23 @@ def test_a_plan_is_watched_from_another_machine(fleet: Fleet, tmp_path: Path) ->
         assert watch.look().status == "running"
         log.append([event._replace(stream="watched", position=-1) for event in rest])
         wait_for(lambda: watch.look().status == ended)
+
+
+@pytest.mark.slow
+def test_a_command_tells_of_the_plan_that_it_began_and_not_of_one_that_another_machine_began_meanwhile(
+    tmp_path: Path,
+) -> None:
+    storage = tmp_path / "share"
+    storage.mkdir()
+    settings = config(tmp_path, storage={"url": str(storage)}, tracking={"mlflow": False})
+    command = ("flows.retrain", "--config", str(settings), "--datasets", "demo", "--output-dir")
+    process = start(*command, str(tmp_path / "host-1"))
+    log = EventLog(storage / "events")
+    wait_for(log.streams, process)
+    (own,) = log.streams()
+    elsewhere = RetrainingCoordinator(load_settings(settings, output_dir=tmp_path / "host-2"))
+    elsewhere.begin(elsewhere.create_retraining_plan(datasets=["demo"]))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert len(log.streams()) == 2
+    assert re.findall(r"^Plan (\S+):", out, re.MULTILINE) == [own]
