@@ -77,8 +77,11 @@ class Claim:
             return
         try:
             self._lease.renew()
-        except (LeaseLostError, OSError, EventLogError) as error:
+        except (LeaseLostError, EventLogError) as error:
             raise self._lost(str(error)) from error
+        except OSError as error:
+            place = self._lease.store.location
+            raise self._lost(f"its lease in {place} cannot be renewed: {error}") from error
         self._process.allow_until(self._lease.held_until)
 
     def _require_named(self) -> None:

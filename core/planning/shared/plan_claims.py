@@ -87,7 +87,9 @@ def _require(lease: Lease, plan_id: str) -> None:
             f"out by now ({error})"
         ) from error
     except OSError as error:
-        raise EventLogError(f"cannot renew the lease of plan {plan_id}: {error}") from error
+        raise EventLogError(
+            f"cannot renew the lease of plan {plan_id} in {lease.store.location}: {error}"
+        ) from error
 
 
 def _name(plan_id: str) -> str:
