@@ -33,10 +33,10 @@ def analyze(
 
     Args:
         config: Settings file (YAML) on the machine of the worker: where outputs, MLflow and dashboards are.
-            None: the defaults and the environment.
-        environment: What to fit settings to; `ci` leaves MLflow alone. None: as the settings say.
+            None: the defaults and the environment variables of the worker.
+        environment: What to fit settings to; with `ci` MLflow is left alone. None: as the settings say.
         output_dir: Folder of models, event log and dashboards. Wins over the settings file.
-        plan_id: The plan. None: the newest one.
+        plan_id: Id of the plan; the run `retrain-ID` has it in its name. None: the newest one.
 
     Returns:
         The plan's id.

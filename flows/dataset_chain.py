@@ -34,12 +34,13 @@ def dataset_chain(
     it on a GPU, or on the processors.
 
     Args:
-        plan_id: A plan in the event log.
+        plan_id: Id of a plan in the event log; the run `retrain-ID` has it in its name.
         dataset: One of the plan's datasets.
-        output_dir: The plan's output directory. Empty: that of the settings on the machine that trains.
-        data_dir: Where captures are on that machine. Empty: as its settings say, if the output directory is
+        output_dir: The plan's output directory. None: that of the settings on the machine that trains.
+        data_dir: Where captures are on that machine. None: as its settings say, if the output directory is
             left to them too; else where the plan found them.
-        config: Settings file (YAML) on that machine. Empty: the defaults and its environment.
+        config: Settings file (YAML) on that machine. None: the defaults and the environment variables of its
+            worker.
 
     Raises:
         TrainingProcessError: A phase failed for good; the phases after it are marked as not reached.

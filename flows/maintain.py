@@ -32,11 +32,12 @@ def maintain(
     long things are kept.
 
     Args:
-        config: Settings file (YAML) on the machine that is maintained. Empty: defaults and environment.
+        config: Settings file (YAML) on the machine that is maintained. None: the defaults and the environment
+            variables of its worker.
         output_dir: Folder of models, event log and dashboards. Wins over the settings file.
         dry_run: Only say what would be deleted.
         rebuild: First write dashboards, results and recommended settings of all plans anew.
-        start_jitter_s: Most seconds that a run of a schedule waits before it begins; other runs never wait.
+        start_jitter_s: For schedules: most seconds that a run waits before it begins; other runs never wait.
 
     Returns:
         What was done, in a sentence; the state `Skipped` where a newer run of the schedule is due as well.

@@ -75,19 +75,22 @@ def retrain(
     does not stop the others; what was out of memory, hung or killed goes on from its last checkpoint.
 
     Args:
-        datasets: Names of datasets; only these are looked at. Empty: all that are there.
+        datasets: Names of datasets; only these are looked at: `hcrl_ch`, `hcrl_sa`, `set_01` to `set_04`,
+            `demo`, or your own. Empty: all that are there, without `demo`.
         priority_datasets: Names of datasets to begin with, in this order.
         force_retrain: Retrain everything, even what is up to date.
         environment: What to fit settings to: `auto`, `gpu`, `cpu`, or `ci` for a quick run. None: as the
             settings of the machine say.
-        resume: Id of an interrupted plan to go on with, instead of making a new one; `latest` is the newest,
-            unless it got no further the last times.
-        config: Settings file (YAML) on the machine that trains. None: the defaults and the environment.
+        resume: Id of an interrupted plan to go on with, instead of making a new one; the run `retrain-ID` has
+            it in its name. `latest` is the newest, unless it got no further the last times.
+        config: Settings file (YAML) on the machine that trains. None: the defaults and the environment
+            variables of its worker.
         data_dir: Folder of the captures. Wins over the settings file and, with `resume`, over the plan.
         output_dir: Folder of models, event log and dashboards. Wins over the settings file.
-        start_jitter_s: Most seconds that a run of a schedule waits before it begins, so that a fleet does not
-            begin at once; other runs never wait.
-        cause: Id of the event that an automation began the run for: of several such runs one does the work.
+        start_jitter_s: For schedules: most seconds that a run waits before it begins, so that a fleet does
+            not begin at once; other runs never wait.
+        cause: For automations: id of the event that the run was begun for; of several such runs one does the
+            work.
 
     Returns:
         The plan's id; the state `Skipped` where another run does the work: a newer one of the same schedule,

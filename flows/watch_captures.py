@@ -32,9 +32,11 @@ def watch_captures(
     still being written are left for the next look, as are those of a dataset that is being trained.
 
     Args:
-        datasets: Names of datasets; only these are looked at. Empty: your own, and those that are there.
+        datasets: Names of datasets; only these are looked at. Empty: your own, and those that are there,
+            without `demo`.
         settle_s: Seconds that new captures must stay as they are before they count.
-        config: Settings file (YAML) on the machine that looks. None: the defaults and the environment.
+        config: Settings file (YAML) on the machine that looks. None: the defaults and the environment
+            variables of its worker.
 
     Returns:
         Names of the datasets that were told; the state `Skipped` where a newer look is due as well.

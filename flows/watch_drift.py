@@ -28,7 +28,8 @@ def watch_drift(datasets: Datasets = (), config: File = None) -> list[str] | Sta
 
     Args:
         datasets: Names of datasets; only these are looked at. Empty: all with recent traffic.
-        config: Settings file (YAML) on the machine that looks. None: the defaults and the environment.
+        config: Settings file (YAML) on the machine that looks. None: the defaults and the environment
+            variables of its worker.
 
     Returns:
         Names of the datasets that were told; the state `Skipped` where a newer look is due as well.

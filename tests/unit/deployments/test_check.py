@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 
 from core.can.registry import DEMO, PUBLISHED
 from deployments.check import check_deployments
-from flows.parameters import BuiltIn
+from flows.retrain import retrain
 from tests.commands import ROOT, environment
 
 Edit = Callable[[dict[str, Any], dict[str, dict[str, Any]]], None]
@@ -38,7 +38,7 @@ def test_the_command_checks_without_a_server(tmp_path: Path) -> None:
     assert shown.stdout.startswith("all right: ")
 
 
-def test_every_built_in_dataset_has_a_deployment_of_its_chain_and_is_a_choice_of_the_form() -> None:
+def test_every_built_in_dataset_has_a_deployment_of_its_chain_and_is_named_by_the_form() -> None:
     file = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     chains = {
         deployment["name"]: deployment.get("parameters", {}).get("dataset")
@@ -47,7 +47,8 @@ def test_every_built_in_dataset_has_a_deployment_of_its_chain_and_is_a_choice_of
     }
     built_in = {*PUBLISHED, DEMO}
     assert chains == {"any": None, **{name: name for name in built_in}}
-    assert set(get_args(BuiltIn)) == built_in
+    for name in built_in - {"set_02", "set_03"}:  # between its first and its last
+        assert f"`{name}`" in (retrain.__doc__ or "")
 
 
 def _nightly(**changed: Any) -> Edit:
@@ -109,7 +110,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "wrong parameter": (_nightly(parameters={"environment": "tpu"}), "nightly.*'tpu' is not"),
     "dataset that leaves its folder": (
         _nightly(parameters={"datasets": ["../demo"]}),
-        r"nightly.*'\.\./demo'.* is not",
+        r"nightly.*'\.\./demo' does not match",
     ),
     "missing parameter of a schedule": (
         lambda _, deployments: deployments["any"].update(
