@@ -122,7 +122,8 @@ def look_at_captures(
     Args:
         settings: Where datasets are; folders of captures absolute, as plans have them.
         memory: What was seen before; hashes are added to it.
-        datasets: Only these; empty for your own ones, those that are there, and those that were trained.
+        datasets: Only these; empty for your own ones, those that are there, and those that were trained,
+            without the demo, which is simulated.
         wait: Lets the time pass after which a file that has not changed is complete.
         is_at_work: Whether some process trains a dataset now.
 
@@ -157,9 +158,11 @@ def _watched(settings: Settings, view: RegistryView, datasets: Sequence[str]) ->
         yield from dict.fromkeys(datasets)
         return
     for name in known:
+        if name == DEMO and name not in settings.data.datasets:
+            continue  # simulated as settings say: it differs between settings, and never changes by itself
         if name in settings.data.datasets or name in trained:
             yield name
-        elif name != DEMO:
+        else:
             with contextlib.suppress(CaptureError):  # a published dataset that nobody put there
                 find_captures(name, settings.data)
                 yield name

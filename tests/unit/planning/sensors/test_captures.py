@@ -16,6 +16,7 @@ from core.events.leases import Leases
 from core.events.open import open_log, open_store
 from core.planning.sensors.captures import CaptureMemory, Watched, is_at_work, look_at_captures
 from settings.app import Settings, load_settings
+from settings.data import DataSettings
 from settings.errors import SettingsError
 from settings.layout import Layout
 
@@ -110,6 +111,16 @@ def test_a_capture_that_was_taken_away_is_news(sensor: Sensor) -> None:
 
 def test_a_dataset_that_was_never_trained_is_news(settings: Settings) -> None:
     assert Sensor(settings).statuses() == {"car": "changed", "bus": "changed"}
+
+
+def test_the_demo_is_looked_at_only_by_name_since_other_settings_simulate_it_otherwise(
+    settings: Settings, tmp_path: Path
+) -> None:
+    demo = {"seed": 1, "duration_s": 2.0, "cache_dir": tmp_path / "simulated"}
+    sensor = Sensor(settings.model_copy(update={"data": DataSettings.model_validate({"demo": demo})}))
+    sensor.train("demo")
+    assert sensor.statuses() == {}
+    assert sensor.statuses("demo") == {"demo": "unchanged"}
 
 
 def test_captures_that_grow_while_they_are_looked_at_are_left_for_the_next_look(sensor: Sensor) -> None:
