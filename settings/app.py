@@ -15,6 +15,7 @@ from settings.drift import DriftSettings
 from settings.errors import SettingsError
 from settings.graph import GraphSettings
 from settings.models import ModelSettings
+from settings.names import Folder
 from settings.problems import explain
 from settings.resources import ResourceSettings
 from settings.retention import RetentionSettings
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
         "to its CPU; `gpu` likewise, and no GPU is an error; `cpu` leaves GPUs alone; `ci` is a quick run "
         "with the same bits everywhere: small models, few epochs, one thread, no MLflow.",
     )
-    output_dir: Path = Field(
+    output_dir: Folder = Field(
         default=Path("outputs/enhanced_retraining"), description="Where every output goes."
     )
     data: DataSettings = Field(default_factory=DataSettings)

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, StringConstraints
 
 from settings.group import Group
-from settings.names import DatasetName
+from settings.names import DatasetName, Folder
 
 
 def _stays_below(pattern: str) -> str:
@@ -54,7 +54,7 @@ class DemoSettings(Group):
 
     seed: int = Field(default=7, ge=0, description="Seed of vehicle and attacks.")
     duration_s: float = Field(default=30.0, gt=1.0, description="Length of each simulated capture, seconds.")
-    cache_dir: Path = Field(
+    cache_dir: Folder = Field(
         default=Path("outputs/simulated"), description="Folder where simulated captures are kept for reuse."
     )
 
@@ -62,7 +62,7 @@ class DemoSettings(Group):
 class DataSettings(Group):
     """Captures and datasets."""
 
-    data_dir: Path = Field(default=Path("data"), description="Folder that holds the datasets' folders.")
+    data_dir: Folder = Field(default=Path("data"), description="Folder that holds the datasets' folders.")
     datasets: dict[DatasetName, DatasetSettings] = Field(
         default_factory=dict, description="Your own datasets by name; a built-in name may be redefined."
     )

@@ -1,16 +1,15 @@
 """When the scores of recent traffic count as drifted from those of the traffic a model was chosen on."""
 
-from pathlib import Path
-
 from pydantic import Field
 
 from settings.group import Group
+from settings.names import Folder
 
 
 class DriftSettings(Group):
     """Where recent traffic lies, and how far its scores may move."""
 
-    recent_dir: Path | None = Field(
+    recent_dir: Folder | None = Field(
         default=None,
         description="Folder of recent traffic: captures of any readable format below "
         "`{recent_dir}/{dataset}`. Empty: drift is not looked for.",

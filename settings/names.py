@@ -1,6 +1,8 @@
-"""Names that become folders, files and Prefect runs: one pattern each, at every entrance."""
+"""Names that become folders, files and Prefect runs, and folders: one pattern each, at every entrance."""
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
@@ -31,3 +33,12 @@ DatasetName = Annotated[str, StringConstraints(pattern=DATASET_PATTERN), AfterVa
 """Names files and Prefect runs, so letters, digits, ``_`` and ``-`` only, at most 64."""
 PlanId = Annotated[str, StringConstraints(pattern=PLAN_PATTERN)]
 """Names a stream and files: letters, digits, ``_``, ``-`` and ``.``, at most 128."""
+
+
+def _with_home(path: Path) -> Path:
+    # Path.expanduser() raises where there is no such user, and a folder may really begin with a tilde.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+Folder = Annotated[Path, AfterValidator(_with_home)]
+"""A folder; a leading ``~`` is the home of whoever runs, as in a shell."""

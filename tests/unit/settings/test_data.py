@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from settings.app import load_settings
 from settings.data import DatasetSettings, DataSettings, DemoSettings
 from settings.layout import Layout
 
@@ -41,3 +42,13 @@ def test_what_lay_below_the_folder_of_captures_moves_with_it_and_nothing_else_do
 def test_resource_samples_are_part_of_the_event_log() -> None:
     layout = Layout(Path("out"))
     assert layout.telemetry.is_relative_to(layout.events)
+
+
+def test_a_folder_may_begin_at_home_but_not_at_that_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/rita")
+    settings = load_settings(
+        output_dir="~/outputs", data={"data_dir": "~", "demo": {"cache_dir": "~nobody-here/x"}}
+    )
+    assert settings.output_dir == Path("/home/rita/outputs")
+    assert settings.data.data_dir == Path("/home/rita")
+    assert settings.data.demo.cache_dir == Path("~nobody-here/x")
