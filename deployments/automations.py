@@ -210,7 +210,7 @@ def _retrain(**parameters: Any) -> _Action:
 
     def action(known: _Known) -> ActionTypes | str:
         if known.deployment is None:
-            return f"there is no deployment {RETRAIN} yet: do this again after `prefect deploy --all`"
+            return f"there is no deployment {RETRAIN} yet: `prefect deploy --all` makes both"
         return RunDeployment(source="selected", deployment_id=known.deployment, parameters=parameters)
 
     return action
@@ -235,7 +235,7 @@ def _notify(said: str) -> _Action:
 
     def action(known: _Known) -> ActionTypes | str:
         if known.webhook is None:
-            return "no webhook is known: name one in CAN_RETRAIN_WEBHOOK_URL and do this again"
+            return "no webhook is known (optional): name one in CAN_RETRAIN_WEBHOOK_URL and do this again"
         return CallWebhook(block_document_id=known.webhook, payload=f"{{{payload}}}")
 
     return action

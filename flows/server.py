@@ -127,8 +127,8 @@ def require_answer(url: str) -> None:
         error = client.api_healthcheck()
         if error is not None:
             raise RetrainError(
-                f"the Prefect API at {url} does not answer ({error}): start it, or unset PREFECT_API_URL and "
-                "the profile's api.url to use a server of our own"
+                f"the Prefect API at {url} does not answer ({error}): start it (prefect server start), or "
+                "correct PREFECT_API_URL; without one, python -m flows.retrain starts a server of its own"
             ) from error
         try:
             client.api_version()  # health is told to everyone
