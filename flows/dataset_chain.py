@@ -8,6 +8,7 @@ from core.errors import TrainingProcessError
 from core.events.open import bind_storage
 from core.planning.chain import Chain, at_once
 from core.planning.coordinator import run_phase
+from core.planning.live.progress import LOG
 from flows.parameters import Dataset, File, PlanId
 from flows.progress import shown_progress
 from flows.sample_resources import sampling
@@ -51,16 +52,20 @@ def dataset_chain(
     is_moved = data_dir or (output_dir is None and "data.data_dir" in loaded.origins)
     found_in = settings.data.data_dir.absolute() if is_moved else None
     admit = partial(admitted, scheduling=settings.scheduling) if is_on_worker() else at_once
-    with (
-        run_logged(Layout(root), plan_id),
-        Chain(root, plan_id, dataset, telling(root, plan_id), found_in, admit) as chain,
-        sampling(root, plan_id, dataset, chain.settings.resources, chain.training_pids),
-        shown_progress(root, plan_id, dataset),
-    ):
-        for phase in chain.remaining():
-            try:
-                task = partial(phase_task(phase, chain), chain)
-                outlasting(task, partial(run_phase, chain, phase), f"{dataset}: {phase}")
-            except TrainingProcessError:
-                chain.skip_descendants(phase)
-                raise
+    with run_logged(Layout(root), plan_id):
+        chain = Chain(root, plan_id, dataset, telling(root, plan_id), found_in, admit)
+        if chain.is_over():  # begun by hand: what the log says of the chain stays as it is
+            LOG.info("%s: nothing is left to do in plan %s", dataset, plan_id)
+            return
+        with (
+            chain,
+            sampling(root, plan_id, dataset, chain.settings.resources, chain.training_pids),
+            shown_progress(root, plan_id, dataset),
+        ):
+            for phase in chain.remaining():
+                try:
+                    task = partial(phase_task(phase, chain), chain)
+                    outlasting(task, partial(run_phase, chain, phase), f"{dataset}: {phase}")
+                except TrainingProcessError:
+                    chain.skip_descendants(phase)
+                    raise

@@ -101,7 +101,7 @@ class Chain:
         if state.created is None:
             raise RetrainError(f"plan {plan_id} is not in {self._log.location}")
         if dataset not in state.datasets or not is_dataset_name(dataset):
-            raise RetrainError(f"plan {plan_id} has no dataset that may be named {dataset!r}")
+            raise RetrainError(f"plan {plan_id} has no dataset {dataset!r}")
         self.settings = state.settings_in(output_dir, data_dir)
         self.is_priority = dataset in state.created.priority
         self._admit, self._probed = admit, probe_machine()
@@ -184,6 +184,10 @@ class Chain:
     def remaining(self) -> list[str]:
         """Phases still to do, in order."""
         return self._state().remaining(self.dataset)
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to do, and the log says so."""
+        return self.dataset not in self._state().unfinished_datasets
 
     def skip_descendants(self, failed: str) -> None:
         """Say of every phase after a failed one that it was not reached."""

@@ -96,7 +96,7 @@ def test_a_foreign_log_cannot_make_a_chain_write_elsewhere(name: str, tmp_path: 
     settings = load_settings().model_dump(mode="json", exclude={"tracking"})
     created = PlanCreated(**{**first.payload, "steps": steps, "settings": settings})
     EventLog(layout.events).append([to_event("plan", created)])
-    with pytest.raises(RetrainError, match="no dataset that may be named"):
+    with pytest.raises(RetrainError, match="has no dataset"):
         Chain(layout.root, "plan", name)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["00000000.parquet"]
 
