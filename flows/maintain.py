@@ -55,4 +55,5 @@ def maintain(
         get_run_logger().info("%s %s", "would delete" if dry_run else "deleted", said)
     if report.problems:
         raise RetrainError("; ".join([*report.problems, report.summary(dry_run)]))
+    get_run_logger().info(report.summary(dry_run))
     return report.summary(dry_run)
