@@ -1,4 +1,4 @@
-"""SIGTERM as an interrupt: what runs ends as by Ctrl-C, with everything given back."""
+"""Signals as an interrupt: what runs ends as by Ctrl-C, with everything given back."""
 
 import signal
 import threading
@@ -9,20 +9,23 @@ from typing import NoReturn
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM raise ``KeyboardInterrupt`` within, where it would end the process on the spot.
+def interrupted_by(signum: signal.Signals) -> Iterator[None]:
+    """Have a signal raise ``KeyboardInterrupt`` within, where it would end the process on the spot.
 
     A handler that is there already stays, as does everything in threads other than the main one.
+
+    Args:
+        signum: The signal.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not is_main or signal.getsignal(signum) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signum, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from core.errors import EventLogError
 from core.events.files import keep_others_out
-from core.interrupts import interrupted_by_sigterm
+from core.interrupts import interrupted_by
 from core.logs import Sentences, shown
 from settings.app import LoadedSettings, Settings, flag_overrides, read_settings
 from settings.errors import RetrainError, SettingsError
@@ -35,7 +36,7 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
     """
     keep_others_out()
     try:
-        with interrupted_by_sigterm():
+        with interrupted_by(signal.SIGTERM):
             return command()
     except SettingsError as error:
         print(shown(f"error: {error}"), file=sys.stderr)

@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Cancelled
 
 from core.errors import TrainingProcessError
 from core.events.open import bind_storage
@@ -15,7 +16,9 @@ from flows.sample_resources import sampling
 from settings.app import flag_overrides, read_settings
 from settings.layout import Layout
 from tasks.admission import admitted, is_on_worker
+from tasks.cancelling import heeding_cancel
 from tasks.domain_events import telling
+from tasks.fan_out import CancelledChainsError
 from tasks.logs import run_logged
 from tasks.outages import outlasting
 from tasks.phases import phase_task
@@ -28,7 +31,7 @@ def dataset_chain(
     output_dir: File = None,
     data_dir: File = None,
     config: File = None,
-) -> None:
+) -> State[None] | None:
     """Run what a plan has left to do for one dataset, phase by phase, while resources are sampled beside it.
 
     As a flow run of a deployment it shares its machine with others: each phase waits until there is room for
@@ -43,6 +46,9 @@ def dataset_chain(
         config: Settings file (YAML) on that machine. None: the defaults and the environment variables of its
             worker.
 
+    Returns:
+        The state `Cancelled` where somebody cancelled it and no worker ends it.
+
     Raises:
         TrainingProcessError: A phase failed for good; the phases after it are marked as not reached.
         RetrainError: The plan is not in the log, or another process works on the dataset.
@@ -56,16 +62,21 @@ def dataset_chain(
         chain = Chain(root, plan_id, dataset, telling(root, plan_id), found_in, admit)
         if chain.is_over():  # begun by hand: what the log says of the chain stays as it is
             LOG.info("%s: nothing is left to do in plan %s", dataset, plan_id)
-            return
-        with (
-            chain,
-            sampling(root, plan_id, dataset, chain.settings.resources, chain.training_pids),
-            shown_progress(root, plan_id, dataset),
-        ):
-            for phase in chain.remaining():
-                try:
-                    task = partial(phase_task(phase, chain), chain)
-                    outlasting(task, partial(run_phase, chain, phase), f"{dataset}: {phase}")
-                except TrainingProcessError:
-                    chain.skip_descendants(phase)
-                    raise
+            return None
+        try:
+            with (
+                heeding_cancel(plan_id),
+                chain,
+                sampling(root, plan_id, dataset, chain.settings.resources, chain.training_pids),
+                shown_progress(root, plan_id, dataset),
+            ):
+                for phase in chain.remaining():
+                    try:
+                        task = partial(phase_task(phase, chain), chain)
+                        outlasting(task, partial(run_phase, chain, phase), f"{dataset}: {phase}")
+                    except TrainingProcessError:
+                        chain.skip_descendants(phase)
+                        raise
+        except CancelledChainsError as error:
+            return Cancelled(message=str(error))
+    return None

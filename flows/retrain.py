@@ -30,6 +30,7 @@ from flows.parameters import Cause, Datasets, EnvironmentChoice, File, PlanId, S
 from flows.server import prefect_api
 from settings.app import flag_overrides, load_settings
 from settings.errors import RetrainError
+from tasks.cancelling import heeding_cancel
 from tasks.domain_events import tell_of, telling
 from tasks.fan_out import CancelledChainsError, chain_deployments, run_on_workers
 from tasks.logs import run_logged
@@ -119,7 +120,8 @@ def retrain(
             if (worked_on := _WORKED_ON.get()) is not None:
                 worked_on.append(plan_id)
             try:
-                state, analyzed = _carry_out(coordinator, plan_id, run_chains, config, environment)
+                with heeding_cancel(plan_id):
+                    state, analyzed = _carry_out(coordinator, plan_id, run_chains, config, environment)
             except CancelledChainsError as error:
                 return Cancelled(message=str(error))
     if state.status != "completed":
@@ -139,6 +141,8 @@ def _chains(coordinator: RetrainingCoordinator, plan_id: str, datasets: Sequence
     def run_by_prefect(dataset: str) -> None:
         with tags(dataset_tag(dataset)):
             ended = dataset_chain(plan_id, dataset, root, return_state=True)
+        if ended.is_cancelled():
+            raise CancelledChainsError(ended.message)
         error = ended.result(raise_on_failure=False)
         if isinstance(error, ChainHeldError | ChainLostError):
             raise error

@@ -1,5 +1,6 @@
 """Plans from beginning to end, without Prefect: what the flows use and what scripts call directly."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from core.analytics.history import PhaseEstimate, PhaseKey, phase_history
 from core.errors import ChainHeldError, ChainLostError, TrainingProcessError
 from core.events.catalogue import Fact, PlanFinished, PlanResumed, to_event
 from core.events.open import bind_storage, open_log
-from core.interrupts import interrupted_by_sigterm
+from core.interrupts import interrupted_by
 from core.planning.attempt import MAX_RETRIES
 from core.planning.audit import unnamed_heads
 from core.planning.captures import captures_digested, captures_of_graphs, require_same_captures
@@ -223,7 +224,7 @@ class RetrainingCoordinator:
             return self._carry_out(plan_id, listener)
 
     def _carry_out(self, plan_id: str, listener: Listener) -> PlanState:
-        with interrupted_by_sigterm():
+        with interrupted_by(signal.SIGTERM):
             return self.carry_out(plan_id, one_by_one(partial(self.run_chain, plan_id, listener=listener)))
 
     def run_chain(self, plan_id: str, dataset: str, listener: Listener = lambda fact: None) -> None:

@@ -157,6 +157,27 @@ def test_a_command_stopped_by_ctrl_c_and_by_sigterm_goes_on_to_the_same_bits(
     require_same(stopped, slow, [])
 
 
+@pytest.mark.parametrize("cancelled", ["retrain", "chain"])
+def test_a_command_whose_flow_run_is_cancelled_in_prefect_stops_soon_and_says_how_to_go_on(
+    stopped: Place, server: PrefectServer, cancelled: str
+) -> None:
+    command = start(*retrain(), cwd=stopped.folder, **variables(stopped, server))
+    wait_for(lambda: trains(stopped, "teacher"), command)
+    of_plan = {
+        "name": {"like_": f"{cancelled}-"},
+        "tags": {"all_": [f"plan:{stopped.plan()}"]},
+        "state": {"type": {"any_": ["RUNNING"]}},
+    }
+    (found,) = ask(server.api, "flow_runs/filter", flow_runs=of_plan)
+    ask(server.api, f"flow_runs/{found['id']}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    _, told = command.communicate(timeout=120)
+    assert command.returncode == 130, told
+    assert f"was cancelled: go on with python -m flows.retrain --resume {stopped.plan()}" in told
+    assert "Traceback" not in told
+    require_stopped(stopped)
+    assert state_of(server.api, found["id"]) == "CANCELLED"
+
+
 @contextmanager
 def working(place: Place, server: PrefectServer, pool: str) -> "Iterator[subprocess.Popen[bytes]]":
     """A worker of a pool of its own."""
