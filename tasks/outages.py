@@ -12,6 +12,8 @@ from core.planning.live.progress import LOG
 from tasks.slots import is_away
 
 _T = TypeVar("_T")
+_TIMEOUT_S = 10.0
+"""How long a server may take to say that it is healthy: one that hangs would hold up every phase."""
 
 
 def outlasting(run: Callable[[], _T], instead: Callable[[], _T], what: str) -> _T:
@@ -49,5 +51,5 @@ def outlasting(run: Callable[[], _T], instead: Callable[[], _T], what: str) -> _
 
 def _silence() -> Exception | None:
     """Why the Prefect API does not answer; None if it does."""
-    with get_client(sync_client=True) as client:
+    with get_client(httpx_settings={"timeout": _TIMEOUT_S}, sync_client=True) as client:
         return client.api_healthcheck()
