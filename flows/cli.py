@@ -117,16 +117,19 @@ def analyze_command(argv: Sequence[str] | None = None) -> int:
 
     def analyze() -> int:
         from core.planning.analysis import analyze_plans
+        from core.resources.machine import probe_machine
+        from core.resources.profiles import fit_to_machine
 
         settings = settings_of(arguments)
+        tracking = fit_to_machine(settings, probe_machine()).tracking
         written, problems = analyze_plans(settings.output_dir, arguments.plan)
         print(*written, sep="\n")
         for line in left_out(problems):
             print(shown(line), file=sys.stderr)
-        if settings.tracking.mlflow:
+        if tracking.mlflow:
             from tasks.mlflow_projection import catch_up
 
-            num_events = catch_up(settings.output_dir, settings.tracking, problems)
+            num_events = catch_up(settings.output_dir, tracking, problems)
             print(f"MLflow: {num_events} events projected")
         return FAILED if problems and not arguments.plan else DONE
 

@@ -455,6 +455,8 @@ def test_the_analyze_command_catches_up_with_every_plan_and_says_in_one_line_tha
     assert "127.0.0.1" in away.stderr
     assert away.stderr.count("\n") == 1
     assert "plan-1_dashboard.html" in away.stdout
+    quick = run(*arguments, str(tmp_path / "settings.yaml"), CAN_RETRAIN__ENVIRONMENT="ci")
+    assert (quick.returncode, "MLflow" in quick.stdout + quick.stderr) == (0, False)
 
     sample_plan(tmp_path / "out", "plan-11")
     store = empty_store(tmp_path, template)
