@@ -154,7 +154,7 @@ def _judge_pools(facts: PrefectFacts, wanted: Wanted) -> Iterator[Check]:
         elif not pool.num_online:
             yield Check(what, "warning", "no worker is online", f"prefect worker start --pool {name}")
         else:
-            yield Check(what, "ok", f"{pool.kind}, {pool.num_online} workers online")
+            yield Check(what, "ok", f"{pool.kind}, workers online: {pool.num_online}")
 
 
 def _judge_limits(facts: PrefectFacts, wanted: Wanted) -> Check:
@@ -248,5 +248,5 @@ def judge_production(is_served: bool, chain_heartbeat: bool, max_disk_gib: float
     if not max_disk_gib:
         yield Check(
             "disk budget", "warning", "outputs may grow until the disk is full",
-            "set retention.max_disk_gib, and deploy maintain/maintenance",
+            "set retention.max_disk_gib: maintenance (maintain/maintenance) keeps to it",
         )  # fmt: skip
