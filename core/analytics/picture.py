@@ -1,5 +1,6 @@
 """A plan's dashboard as one picture, for places that show no pages."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ Thing = TypeVar("Thing", Span, Mark)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _WIDTH = 1160
 _GAP = 46
+_UNDRAWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _CHANNELS = ("x", "y", "color", "shape", "strokeDash", "fill", "stroke")
 _INDEPENDENT = {"scale": dict.fromkeys(_CHANNELS, "independent")}
 _MANY = 2
@@ -60,7 +62,19 @@ def render_png(dashboard: Dashboard) -> bytes:
         "resolve": _INDEPENDENT,
         "config": vega_config() | {"concat": {"spacing": 18}},
     }
-    return _compressed(bytes(vl_convert.vegalite_to_png(with_colours(spec, LIGHT), scale=1.0)))
+    return _compressed(bytes(vl_convert.vegalite_to_png(_drawable(with_colours(spec, LIGHT)), scale=1.0)))
+
+
+def _drawable(part: Any) -> Any:
+    """A specification without letters that XML has none for: the process would be aborted over them."""
+    match part:
+        case str():
+            return _UNDRAWABLE.sub("\ufffd", part)
+        case dict():
+            return {_drawable(name): _drawable(value) for name, value in part.items()}
+        case list() | tuple():
+            return [_drawable(value) for value in part]
+    return part
 
 
 def _compressed(png: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Names of datasets and plans that would leave their folder, from wherever names come."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from core.errors import EventLogError
 from core.events.catalogue import PlanCreated, PlanResumed, to_event
 from core.events.log import EventLog
 from core.events.telemetry import TelemetryWriter
+from core.planning.analysis import analyze_plans
 from core.planning.chain import Chain
 from flows.analyze import analyze
 from flows.dataset_chain import dataset_chain
@@ -126,3 +128,17 @@ def test_commands_refuse_them_as_bad_usage_and_touch_nothing(
     assert shown.returncode == 2, shown.stderr
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_named_with_letters_that_nothing_draws_does_not_end_the_analysis(tmp_path: Path) -> None:
+    layout, name = Layout(tmp_path / "out"), "test\x1b[2J\x00\x7f\ufffe<b>"
+    told, written = (json.dumps(text)[1:-1] for text in ("test_04_unknown_vehicle_unknown_attack", name))
+    events = [
+        event._replace(payload=json.loads(json.dumps(dict(event.payload)).replace(told, written)))
+        for event in sample_events()
+    ]
+    assert any(written in json.dumps(dict(event.payload)) for event in events)
+    EventLog(layout.events).append(events)
+    _, problems = analyze_plans(layout.root, None)
+    assert problems == {}
+    assert layout.plan_file(events[0].stream, "dashboard.png").stat().st_size > 10_000
