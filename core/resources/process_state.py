@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +27,7 @@ from core.resources.readings import MIB
 
 _ENDING = ".state.json"
 _DEATH_S = 10.0
+_EXEC_S = 1.0
 _DOUBTFUL_SHARE = 0.25
 _DOUBTFUL_S = 60.0
 """Silence after which a call may be hanging: this long, or this share of what it is granted."""
@@ -210,10 +212,14 @@ def kill_training(folder: Path, name: str) -> None:
 
 def _is_training(process: psutil.Process, name: str) -> bool:
     """Whether a process is the training of that name: a file can name any process there is."""
-    with suppress(psutil.Error):
-        *command, log = process.cmdline()
-        return any("core.resources.worker" in word for word in command) and Path(log).stem == name
-    return False
+    deadline = time.monotonic() + _EXEC_S
+    try:
+        while not (command := process.cmdline()) and time.monotonic() < deadline:
+            time.sleep(0.01)  # it was started just now: the kernel has not written it down yet
+    except psutil.Error:
+        return False
+    is_worker = any("core.resources.worker" in word for word in command)
+    return is_worker and Path(command[-1]).stem == name
 
 
 def look_at(state: ProcessState) -> ProcessStatus:
