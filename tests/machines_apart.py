@@ -4,6 +4,7 @@ What runs in one sees neither the others' processes nor their addresses; only fo
 first process of one kills all of it at once, as a power cut does.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,17 +78,20 @@ def hosts(folder: Path, *names: str) -> Iterator[list[Host]]:
         names: Their names.
     """
     made = []
+    # Names and addresses of this process: what one that was killed left behind is in nobody's way.
+    own = os.getpid() % 2**14
     try:
         for i, name in enumerate(names):
-            namespace, link, subnet = f"can-test-{name}", f"cantest{i}", f"10.203.{i}"
+            namespace, link = f"can-test-{own}-{name}", f"can{own}-{i}"
+            subnet, first = f"10.{128 + own // 256}.{own % 256}", 4 * i
             try:
                 _ip("netns", "add", namespace)
-                made.append(Host(name, f"{subnet}.1", folder / name, namespace))
+                made.append(Host(name, f"{subnet}.{first + 1}", folder / name, namespace))
                 _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-                _ip("addr", "add", f"{subnet}.1/30", "dev", link)
+                _ip("addr", "add", f"{subnet}.{first + 1}/30", "dev", link)
                 _ip("link", "set", link, "up")
                 for arguments in (
-                    ("addr", "add", f"{subnet}.2/30", "dev", "eth0"),
+                    ("addr", "add", f"{subnet}.{first + 2}/30", "dev", "eth0"),
                     ("link", "set", "eth0", "up"),
                     ("link", "set", "lo", "up"),
                 ):

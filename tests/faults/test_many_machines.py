@@ -140,7 +140,8 @@ def test_a_machine_that_is_lost_in_mid_phase_costs_no_more_than_a_checkpoint(
         for host in (lost, other):
             shutil.copytree(captures, host.folder / "captures")
             host.start(
-                [PREFECT, "worker", "start", "--pool", "gpu", "--name", host.name],
+                # Half of the chains each: without a limit the worker that asks first may take them all.
+                [PREFECT, "worker", "start", "--pool", "gpu", "--name", host.name, "--limit", "3"],
                 PREFECT_API_URL=server.api(host.gateway),
                 PREFECT_HOME=str(host.folder / "home"),
                 PREFECT_WORKER_QUERY_SECONDS="2",
