@@ -103,7 +103,7 @@ def read_parquet(
         leaves = map(written.schema.column, range(written.num_columns))
         texts = [leaf.path for leaf in leaves if leaf.path in COLUMNS and leaf.physical_type == "BYTE_ARRAY"]
         # A text that is written once and named by every row is held once, until its length is known.
-        with ParquetFile(path, read_dictionary=texts) as file:
+        with ParquetFile(path, metadata=written, read_dictionary=texts) as file:
             bound = Bound(path, max_expansion)
             widths = (kind.byte_width for kind in file.schema_arrow.types if is_fixed_size_binary(kind))
             bound.require(written.num_rows * (BYTES_PER_ROW + sum(widths)))

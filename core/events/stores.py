@@ -11,6 +11,8 @@ from core.events.files import fsync_folder, make_folder, put_if_absent, read_reg
 
 SMALL_BYTES = 2**16
 """More than any mark, sign or name takes."""
+MODEL_BYTES = 2**32
+"""More than any model or checkpoint takes."""
 
 
 class SegmentStore(Protocol):

@@ -10,10 +10,8 @@ import torch
 
 from core.errors import ArtifactError
 from core.events.files import read_regular, replace_file
+from core.events.stores import MODEL_BYTES
 from core.resources.failures import OOM_KINDS, classify
-
-MAX_BYTES = 2**32
-"""More than any model or checkpoint takes."""
 
 
 def save(path: Path, payload: dict[str, Any]) -> str:
@@ -45,7 +43,7 @@ def load(path: Path, sha256: str, remedy: str = "train its phase again") -> dict
         ArtifactError: The file is missing, unreadable, or not the one that was expected.
     """
     try:
-        content = read_regular(path, MAX_BYTES)
+        content = read_regular(path, MODEL_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy}") from error
     found = hashlib.sha256(content).hexdigest()

@@ -30,13 +30,11 @@ from core.events.catalogue import (
 from core.events.event import Event
 from core.events.files import read_regular, replace_file
 from core.events.open import attempt, is_shared, open_log, open_store, read_blob
-from core.events.stores import SMALL_BYTES, SegmentStore
+from core.events.stores import MODEL_BYTES, SMALL_BYTES, SegmentStore
 from core.planning.registry_view import registry_view
 from settings.layout import Layout
 
 _MODELS = "models"
-_MAX_BYTES = 2**32
-"""More than any model or checkpoint takes; as `core.training.artifacts.MAX_BYTES`, which needs torch."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOG = logging.getLogger(__name__)
 
@@ -114,7 +112,7 @@ class SharedFiles:
 
     def read_model(self, model: ModelSaved) -> bytes:
         """A model's file in the storage; errors as of `fetch_model`."""
-        content = read_blob(self._store, _MODELS, model.sha256, _MAX_BYTES)
+        content = read_blob(self._store, _MODELS, model.sha256, MODEL_BYTES)
         place = f"{self._store.location}/{_MODELS}/{model.sha256}"
         if content is None:
             raise ArtifactError(f"its file is gone ({place})")
@@ -154,7 +152,7 @@ class SharedFiles:
     def _share_checkpoint(self, stream: str, fact: CheckpointWritten) -> None:
         path = checkpoint_path(self._layout, fact)
         try:
-            content = read_regular(path, _MAX_BYTES)
+            content = read_regular(path, MODEL_BYTES)
             sidecar = read_regular(path.with_suffix(".json"), SMALL_BYTES)
         except FileNotFoundError:
             return  # training is ahead: there are later ones
@@ -172,7 +170,7 @@ class SharedFiles:
         if name not in there:
             return False
         content, sidecar = (
-            read_blob(self._store, stream, name, _MAX_BYTES),
+            read_blob(self._store, stream, name, MODEL_BYTES),
             read_blob(self._store, stream, f"{_blob(fact)}.json", SMALL_BYTES),
         )
         if content is None or sidecar is None:
@@ -186,7 +184,7 @@ class SharedFiles:
     def _is_here(self, fact: CheckpointWritten) -> bool:
         path = checkpoint_path(self._layout, fact)
         try:
-            content = read_regular(path, _MAX_BYTES)
+            content = read_regular(path, MODEL_BYTES)
             sidecar = read_regular(path.with_suffix(".json"), SMALL_BYTES)
         except OSError:
             return False
@@ -291,7 +289,7 @@ def _vouches(sidecar: bytes) -> str:
 
 def _read_local(path: Path) -> bytes:
     try:
-        return read_regular(path, _MAX_BYTES)
+        return read_regular(path, MODEL_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error})") from error
 
