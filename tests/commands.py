@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ TINY: dict[str, Any] = {
     "resources": {"sample_interval_s": 0.2, "flush_interval_s": 1.0},
 }
 """Settings for a chain of a few seconds."""
+BUSY_S = 240.0
+"""How long a server may be too busy to answer."""
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -118,12 +122,28 @@ def answers(url: str) -> bool:
     return True
 
 
+def ask(method: str, url: str, headers: Mapping[str, str] | None = None, body: Any = None) -> Any:
+    """A Prefect server's answer.
+
+    One that is too busy (its SQLite is locked) is asked again, as Prefect's own client does.
+    """
+    content = None if body is None else json.dumps(body).encode()
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    request = urllib.request.Request(url, content, sent, method=method)
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            with urllib.request.urlopen(request) as response:
+                return json.loads(response.read() or "null")
+        except urllib.error.HTTPError as error:
+            if error.code < HTTPStatus.INTERNAL_SERVER_ERROR or time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
 def post(url: str, headers: Mapping[str, str] | None = None, **body: Any) -> Any:
     """The answer to a filter, all that there is if it is empty."""
-    sent = {"Content-Type": "application/json", **(headers or {})}
-    request = urllib.request.Request(url, json.dumps(body).encode(), sent)
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
+    return ask("POST", url, headers, body)
 
 
 def wait_for(

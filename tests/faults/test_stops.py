@@ -4,10 +4,8 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from tests.training_helpers import Recorder, losses
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]  # each attempt loads torch
 GRACE_S = 60.0
 SOME_TIME_S = 280.0
+CANCELLING = {"type": "CANCELLING", "name": "Cancelling"}
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 MOMENTS = {
     model: Moment(model, "step", epoch=1, num_steps=2, by="interrupted")
@@ -168,8 +167,8 @@ def test_a_command_whose_flow_run_is_cancelled_in_prefect_stops_soon_and_says_ho
         "tags": {"all_": [f"plan:{stopped.plan()}"]},
         "state": {"type": {"any_": ["RUNNING"]}},
     }
-    (found,) = ask(server.api, "flow_runs/filter", flow_runs=of_plan)
-    ask(server.api, f"flow_runs/{found['id']}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    (found,) = post(f"{server.api}/flow_runs/filter", flow_runs=of_plan)
+    post(f"{server.api}/flow_runs/{found['id']}/set_state", state=CANCELLING)
     _, told = command.communicate(timeout=120)
     assert command.returncode == 130, told
     assert f"was cancelled: go on with python -m flows.retrain --resume {stopped.plan()}" in told
@@ -195,43 +194,30 @@ def working(place: Place, server: PrefectServer, pool: str) -> "Iterator[subproc
             worker.wait(60)
 
 
-def ask(api: str, path: str, **body: Any) -> Any:
-    """What the API answers, when it is not too busy to: it says so on a machine under load."""
-    deadline = time.monotonic() + SOME_TIME_S
-    while True:
-        try:
-            return post(f"{api}/{path}", **body)
-        except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                raise
-        time.sleep(0.5)
-
-
 def state_of(api: str, flow_run: str) -> str:
-    (found,) = ask(api, "flow_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
+    (found,) = post(f"{api}/flow_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
     return str(found["state"]["type"])
 
 
 def deploy(place: Place, server: PrefectServer, pool: str) -> str:
     """Deploy retraining to a pool; where flow runs of it are begun."""
-    deployment = ask(
-        server.api,
-        "deployments/",
+    deployment = post(
+        f"{server.api}/deployments/",
         name=pool,
-        flow_id=ask(server.api, "flows/", name="retrain")["id"],
+        flow_id=post(f"{server.api}/flows/", name="retrain")["id"],
         work_pool_name=pool,
         entrypoint="flows.retrain.retrain",
         parameters={"config": "settings.yaml", "output_dir": "out"},
         job_variables={"working_dir": str(place.folder), "stream_output": False},
     )
-    return f"deployments/{deployment['id']}/create_flow_run"
+    return f"{server.api}/deployments/{deployment['id']}/create_flow_run"
 
 
 def test_a_worker_that_is_killed_leaves_its_flow_run_to_complete(
     stopped: Place, slow: Place, server: PrefectServer
 ) -> None:
     with working(stopped, server, "lost") as worker:
-        run_id = ask(server.api, deploy(stopped, server, "lost"), state={"type": "SCHEDULED"})["id"]
+        run_id = post(deploy(stopped, server, "lost"), state={"type": "SCHEDULED"})["id"]
         wait_for(lambda: trains(stopped, "teacher"), timeout_s=SOME_TIME_S)
         worker.kill()
         wait_for(lambda: state_of(server.api, run_id) == "COMPLETED", timeout_s=SOME_TIME_S)
@@ -244,17 +230,17 @@ def test_a_flow_run_cancelled_in_prefect_stops_training_soon_and_its_plan_goes_o
     api, ended = server.api, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     with working(stopped, server, "stops"):
         runs = deploy(stopped, server, "stops")
-        first = ask(api, runs, state={"type": "SCHEDULED"})["id"]
+        first = post(runs, state={"type": "SCHEDULED"})["id"]
         wait_for(lambda: trains(stopped, "teacher"), timeout_s=SOME_TIME_S)
         assert training_processes(stopped)
         began = time.monotonic()
-        ask(api, f"flow_runs/{first}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+        post(f"{api}/flow_runs/{first}/set_state", state=CANCELLING)
         wait_for(lambda: not training_processes(stopped), timeout_s=60)
         print(f"from cancel to no training process: {time.monotonic() - began:.1f} s")
         wait_for(lambda: state_of(api, first) in ended, timeout_s=SOME_TIME_S)
         assert state_of(api, first) == "CANCELLED"
         require_stopped(stopped)
-        again = ask(api, runs, parameters={"resume": stopped.plan()}, state={"type": "SCHEDULED"})["id"]
+        again = post(runs, parameters={"resume": stopped.plan()}, state={"type": "SCHEDULED"})["id"]
         wait_for(lambda: state_of(api, again) in ended, timeout_s=SOME_TIME_S)
         assert state_of(api, again) == "COMPLETED"
     require_same(stopped, slow, [])

@@ -1,7 +1,6 @@
 """What happens by itself, on a real server with real workers: crashes, new captures, drift, notifications."""
 
 import base64
-import http
 import http.server
 import json
 import os
@@ -10,8 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,7 +29,7 @@ from deployments.automations import WEBHOOK, ensure_automations, rules
 from deployments.changes import Change
 from settings.data import DemoSettings
 from settings.layout import Layout
-from tests.commands import ROOT, TINY, PrefectServer, environment, post, wait_for
+from tests.commands import ROOT, TINY, PrefectServer, ask, environment, post, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -114,19 +111,7 @@ class Site:
         return done.stdout + done.stderr
 
     def ask(self, path: str, **body: Any) -> Any:
-        """The server's answer; one that is too busy (its database is locked) is asked again."""
-        answers = []
-
-        def answered() -> bool:
-            try:
-                answers.append(post(f"{self.api}/{path}", **body))
-            except urllib.error.HTTPError as error:
-                if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise
-            return bool(answers)
-
-        wait_for(answered, timeout_s=PATIENCE_S)
-        return answers[0]
+        return post(f"{self.api}/{path}", **body)
 
     def apply(self, webhook_url: str | None = None) -> list[Change]:
         with temporary_settings({PREFECT_API_URL: self.api}), get_client(sync_client=True) as client:
@@ -137,7 +122,7 @@ class Site:
         automation = self.automation(name)
         kept = ("name", "description", "enabled", "tags", "trigger", "actions")
         fields = {key: automation[key] for key in kept}
-        request("PUT", f"{self.api}/automations/{automation['id']}", {**fields, **changes})
+        ask("PUT", f"{self.api}/automations/{automation['id']}", body={**fields, **changes})
 
     def tell(self, *statements: str) -> None:
         """Tell the server events of ours, as flows do."""
@@ -276,14 +261,14 @@ def test_applying_again_changes_nothing_and_a_paused_automation_stays_paused(sit
         *((f"automation {rule.name}", "unchanged") for rule in rules()),
     }
     automation = site.automation("disk nearly full")
-    request("PATCH", f"{site.api}/automations/{automation['id']}", {"enabled": False})
+    ask("PATCH", f"{site.api}/automations/{automation['id']}", body={"enabled": False})
     site.edit("disk nearly full", description="edited by hand")
     assert [change.thing for change in site.apply() if change.outcome == "changed"] == [
         "automation can-retrain: disk nearly full"
     ]
     found = site.automation("disk nearly full")
     assert (found["enabled"], found["description"]) == (False, automation["description"])
-    request("PATCH", f"{site.api}/automations/{automation['id']}", {"enabled": True})
+    ask("PATCH", f"{site.api}/automations/{automation['id']}", body={"enabled": True})
 
 
 def test_out_of_memory_again_and_again_is_one_notification_that_says_exactly_what_happened(
@@ -465,8 +450,3 @@ def test_a_server_that_is_away_does_not_stop_what_is_told(tmp_path: Path) -> Non
         command, cwd=ROOT, env=away, capture_output=True, text=True, check=False, timeout=280
     )
     assert (told.returncode, told.stdout) == (0, "told\n"), told.stderr
-
-
-def request(method: str, url: str, body: Any) -> None:
-    content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
-    urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)).close()

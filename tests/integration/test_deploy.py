@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 from core.events.log import EventLog
 from settings.layout import Layout
-from tests.commands import ROOT, config, environment, prefect_server, wait_for
+from tests.commands import ROOT, ask, config, environment, prefect_server, wait_for
 from tests.postgres import postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first one begins a server and deploys twice
@@ -51,19 +50,10 @@ class Server(NamedTuple):
     auth: str = ""
 
     def ask(self, path: str, method: str = "GET", content: Any = None, **fields: Any) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if self.auth:
-            headers["Authorization"] = f"Basic {base64.b64encode(self.auth.encode()).decode()}"
-        body = json.dumps(fields if content is None else content).encode() if method != "GET" else None
-        request = urllib.request.Request(f"{self.api}/{path}", body, headers, method=method)
-        while True:
-            try:
-                with urllib.request.urlopen(request) as response:
-                    return json.load(response) if response.status != 204 else None
-            except urllib.error.HTTPError as error:
-                if error.code != 503:  # SQLite is busy
-                    raise
-                time.sleep(0.5)
+        coded = base64.b64encode(self.auth.encode()).decode()
+        headers = {"Authorization": f"Basic {coded}"} if self.auth else {}
+        body = fields if content is None else content
+        return ask(method, f"{self.api}/{path}", headers, None if method == "GET" else body)
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         flows = {flow["id"]: flow["name"] for flow in self.ask("flows/filter", "POST")}

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,18 @@ from playwright.sync_api import Page, sync_playwright
 from core.events.log import EventLog
 from flows.server import prefect_api
 from settings.layout import Layout
-from tests.commands import ROOT, TINY, config, environment, post, prefect_server, processes_that_name, run
+from tests.commands import (
+    ROOT,
+    TINY,
+    answers,
+    ask,
+    config,
+    environment,
+    post,
+    prefect_server,
+    processes_that_name,
+    run,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -109,8 +119,7 @@ def analyzed_again(carried: Carried, tmp_path_factory: pytest.TempPathFactory) -
         [prefect, "worker", "start", "--pool", "cpu", "--run-once"],
         cwd=ROOT, env=carried.environment(), check=True, capture_output=True, timeout=240,
     )  # fmt: skip
-    with urllib.request.urlopen(f"{carried.api}/flow_runs/{begun['id']}") as answer:
-        return dict(json.load(answer))
+    return dict(ask("GET", f"{carried.api}/flow_runs/{begun['id']}"))
 
 
 def test_a_server_of_our_own_answers_while_it_is_needed_and_not_longer(
@@ -120,18 +129,15 @@ def test_a_server_of_our_own_answers_while_it_is_needed_and_not_longer(
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with prefect_api(tmp_path) as url:
         assert url.startswith("http://127.0.0.1:")
-        assert urllib.request.urlopen(f"{url}/health").status == 200
+        assert answers(url)
         assert processes_that_name(str(tmp_path))
-        with urllib.request.urlopen(f"{url.removesuffix('/api')}/ui-settings") as settings:
-            assert json.load(settings)["api_url"] == url
+        assert ask("GET", f"{url.removesuffix('/api')}/ui-settings")["api_url"] == url
         port = int(url.removesuffix("/api").rpartition(":")[2])
         listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port}
         assert listening == {"127.0.0.1"}
-        with urllib.request.urlopen(f"{url}/admin/settings") as settings:
-            leases = json.load(settings)["server"]["concurrency"]["lease_storage"]
+        leases = ask("GET", f"{url}/admin/settings")["server"]["concurrency"]["lease_storage"]
         assert leases.endswith(".filesystem")  # those in memory do not outlive a server that is killed
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"{url}/health")
+    assert not answers(url)
     assert not processes_that_name(str(tmp_path))
 
 
@@ -150,8 +156,7 @@ def test_a_configured_api_that_does_not_answer_stops_the_command_before_anything
 
 
 def test_a_configured_api_is_used_and_left_alone(carried: Carried) -> None:
-    with urllib.request.urlopen(f"{carried.api}/health") as answer:
-        assert answer.status == 200
+    assert answers(carried.api)
     assert not Layout(carried.output_dir).prefect_home.exists()
     states = {r["name"]: r["state_type"] for r in post(f"{carried.api}/flow_runs/filter")}
     assert states["chain-demo"] == states["sample-resources-demo"] == "COMPLETED"

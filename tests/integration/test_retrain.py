@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 
 from core.analytics.results import fold_results
+from core.events.catalogue import to_fact
 from core.events.log import EventLog
+from core.events.resource_facts import StorePlaced
 from core.events.telemetry import read_telemetry
 from core.planning.plan_state import PLAN_STATE
 from core.resources.process_state import read_process_statuses
@@ -147,19 +149,24 @@ def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: 
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "out")
+    layout, log = Layout(tmp_path / "out"), EventLog(tmp_path / "out" / "events")
+    settings = config(tmp_path, training={**TINY["training"], "min_steps_per_epoch": 40})
+
+    def trains() -> bool:  # killed before it has its job, the process is started again and nothing is lost
+        facts = [to_fact(event) for stream in log.streams() for event in log.read(stream)]
+        return any(isinstance(fact, StorePlaced) and fact.phase == "teacher" for fact in facts)
+
     process = start(
-        "flows.retrain", "--config", str(config(tmp_path)), "--datasets", "demo", "--output-dir",
-        str(layout.root),
-    )  # fmt: skip
-    wait_for(lambda: phase_statuses(layout).get("teacher") == "running", process)
+        "flows.retrain", "--config", str(settings), "--datasets", "demo", "--output-dir", str(layout.root)
+    )
+    wait_for(trains, process)
     plan_id = only_plan(layout.root)
     (training,) = read_process_statuses(layout.process_logs)
     assert training.pid
     os.kill(training.pid, signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
-    teacher = PLAN_STATE.fold(EventLog(layout.events).read(plan_id)).phases["demo", "teacher"]
+    teacher = PLAN_STATE.fold(log.read(plan_id)).phases["demo", "teacher"]
     assert (teacher.status, teacher.attempts) == ("completed", 2)
     assert teacher.reason.startswith("killed")
 
