@@ -23,6 +23,9 @@
 
 from settings.errors import RetrainError
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+"""What comes of reading a JSON file that is damaged, foreign or hostile."""
+
 
 class CaptureError(RetrainError):
     """A capture file cannot be used as it is; the message names the file, the line and the reason."""

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.logs import shown
-from flows.cli import DONE, FAILED, run_command
+from flows.cli import DONE, FAILED, print_error, run_command
 from settings.errors import RetrainError, SettingsError
 
 if TYPE_CHECKING:  # Prefect is loaded where it is needed: --help answers at once
@@ -74,7 +73,7 @@ def _check() -> int:
 
     checked, problems = check_deployments()
     for problem in problems:
-        print(shown(f"error: {problem}"), file=sys.stderr)
+        print_error(problem)
     if problems:
         return FAILED
     print("all right: " + ", ".join(checked))

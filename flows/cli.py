@@ -39,16 +39,21 @@ def run_command(command: Callable[[], int], hint: str = "") -> int:
         with interrupted_by(signal.SIGTERM):
             return command()
     except SettingsError as error:
-        print(shown(f"error: {error}"), file=sys.stderr)
+        print_error(error)
         return BAD_USAGE
     except (RetrainError, OSError) as error:
-        print(shown(f"error: {error}"), file=sys.stderr)
+        print_error(error)
         return FAILED
     except KeyboardInterrupt:
         print(f"interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
     finally:
         hide_progress()
+
+
+def print_error(problem: object) -> None:
+    """Say on stderr what is wrong, without secrets and escape sequences."""
+    print(shown(f"error: {problem}"), file=sys.stderr)
 
 
 def retrain_command(argv: Sequence[str] | None = None) -> int:
@@ -169,7 +174,7 @@ def maintain_command(argv: Sequence[str] | None = None) -> int:
             print("would delete" if dry_run else "deleted", describe(removal, settings.output_dir))
         print(report.summary(dry_run))
         for problem in report.problems:
-            print(shown(f"error: {problem}"), file=sys.stderr)
+            print_error(problem)
         return FAILED if report.problems else DONE
 
     return run_command(maintain)

@@ -14,9 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
-from pydantic import ValidationError
-
-from core.errors import StorageError
+from core.errors import UNREADABLE, StorageError
 from core.events.files import make_folder, put_if_absent, read_regular
 from core.events.log import EventLog
 from core.events.stores import SMALL_BYTES, LocalStore, SegmentStore
@@ -108,7 +106,7 @@ def _read_pointer(layout: Layout) -> _Binding | None:
         return _Binding(StorageSettings(url=content["url"]), str(content["identity"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+    except UNREADABLE as error:
         raise StorageError(
             f"{path} does not say where the storage of this output directory is ({error}): bring it back"
         ) from error

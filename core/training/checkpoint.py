@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from core.errors import ArtifactError
+from core.errors import UNREADABLE, ArtifactError
 from core.events.files import replace_file
 from core.events.heartbeat import beat
 from core.training import artifacts
@@ -99,7 +99,7 @@ class CheckpointFolder:
         try:
             entry = json.loads(sidecar.read_text(encoding="utf-8"))
             version, sha256, key = entry["version"], entry["sha256"], entry["key"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise ArtifactError(f"{sidecar}: no readable sidecar ({error!r}); {remedy}") from error
         if version != CHECKPOINT_VERSION:
             raise ArtifactError(

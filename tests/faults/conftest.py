@@ -9,6 +9,7 @@ import pytest
 from core.can.demo import ensure_demo
 from settings.data import DemoSettings
 from tests.commands import PrefectServer, wait_for
+from tests.file_systems import file_system
 from tests.places import Place, make_place
 
 
@@ -63,3 +64,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> P
     done = place.run()
     assert done.returncode == 0, done.stderr
     return place
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with file_system(tmp_path, "64m") as disk:
+        yield disk

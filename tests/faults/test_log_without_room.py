@@ -12,6 +12,7 @@ import pytest
 
 from core.errors import EventLogError
 from core.events.log import EventLog
+from tests.file_systems import file_system
 from tests.log_users import event
 
 pytestmark = pytest.mark.faults
@@ -19,14 +20,8 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    mounting = subprocess.run(command, check=False, capture_output=True, text=True)
-    if mounting.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {mounting.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with file_system(tmp_path, "256k") as disk:
+        yield disk
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 from signal import SIGKILL
@@ -19,6 +20,7 @@ from core.planning.audit import audit
 from core.planning.upkeep.maintenance import MaintenanceReport, maintain_outputs
 from core.planning.upkeep.survey import PLAN_FILES
 from settings.app import load_settings
+from settings.errors import RetrainError, SettingsError
 from settings.layout import Layout
 from tests.commands import run
 from tests.kept_outputs import (
@@ -250,6 +252,18 @@ def test_the_command_says_what_would_go_and_touches_nothing_then_does_it(layout:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("deleted ") == shown.stdout.count("would delete ") > 10
     assert contents(layout.root) != before
+
+
+def test_a_folder_that_is_not_there_or_cannot_be_written_is_said(small_disk: Path) -> None:
+    missing = small_disk / "typo"
+    with pytest.raises(
+        SettingsError, match=rf"no folder {missing} \(setting output_dir, flag --output-dir\)"
+    ):
+        maintain(Layout(missing))
+    assert not missing.exists()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(RetrainError, match=rf"cannot write to {small_disk} \(setting output_dir.*Read-only"):
+        maintain(Layout(small_disk))
 
 
 def test_a_nearly_full_disk_keeps_plans_from_beginning(tmp_path: Path) -> None:

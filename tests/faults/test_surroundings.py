@@ -146,24 +146,6 @@ def test_a_server_whose_database_is_away_costs_no_training(plan: Plan, server: P
     assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, 64 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system: {mounted.stderr}")
-    yield folder
-    while subprocess.run(["umount", "-l", folder], capture_output=True, check=False).returncode == 0:
-        pass
-
-
 def test_a_disk_that_fills_up_stops_the_run_with_its_reason_and_room_lets_it_complete(
     small_disk: Path, server: PrefectServer
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from core.can.digest import Row, digest_captures
 from core.can.registry import DEMO, Capture, find_captures, known_datasets
-from core.errors import CaptureError
+from core.errors import UNREADABLE, CaptureError
 from core.events.files import replace_file
 from core.events.leases import last_sign
 from core.events.open import attempt, open_log, open_store
@@ -77,7 +77,7 @@ class CaptureMemory:
                 memory.hashes(dataset)
         except FileNotFoundError:
             return cls(layout)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except UNREADABLE as error:
             LOG.warning("what was seen of captures is forgotten: %s: %s", path, error)
             return cls(layout)
         return memory

@@ -19,7 +19,7 @@ from core.analytics.detection import VALIDATION, fold_scores
 from core.analytics.drift import Drift, measure_drift
 from core.analytics.versions import DECIDING_MODEL, ModelVersion, Versions, fold_versions
 from core.can.registry import captures_below, known_datasets
-from core.errors import CaptureError
+from core.errors import UNREADABLE, CaptureError
 from core.events.files import replace_file
 from core.events.log import EventLog
 from core.events.open import open_log
@@ -100,7 +100,7 @@ class DriftMemory:
             return cls(path, told, list(content["seen"]))
         except FileNotFoundError:
             return cls(path)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except UNREADABLE as error:
             LOG.warning("what was seen of drift is forgotten: %s: %s", path, error)
             return cls(path)
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.errors import ArtifactError
+from core.errors import UNREADABLE, ArtifactError
 from core.events.catalogue import (
     CheckpointRefused,
     CheckpointWritten,
@@ -283,7 +283,7 @@ def _vouches(sidecar: bytes) -> str:
     try:
         entry: Any = json.loads(sidecar)
         return str(entry["sha256"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except UNREADABLE:
         return ""
 
 

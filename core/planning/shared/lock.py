@@ -44,11 +44,14 @@ def hold(root: Path) -> Iterator[None]:
             "--output-dir"
         ) from error
     except OSError as error:
-        raise RetrainError(
-            f"cannot write to {root} (setting output_dir, flag --output-dir): {error.strerror}"
-        ) from error
+        raise cannot_write(root, error) from error
     with file:
         yield
+
+
+def cannot_write(root: Path, error: OSError) -> RetrainError:
+    """What to say where an output directory cannot be written."""
+    return RetrainError(f"cannot write to {root} (setting output_dir, flag --output-dir): {error.strerror}")
 
 
 def is_held(root: Path) -> bool:

@@ -25,10 +25,12 @@ from core.logs import logged_to
 from core.planning.analysis import analyze_plans
 from core.planning.audit import readable
 from core.planning.plan_state import PLAN_STATE
+from core.planning.shared.lock import cannot_write
 from core.planning.upkeep.disk import disk_shortage
 from core.planning.upkeep.retention import Item, Removal, choose_removals
 from core.planning.upkeep.survey import MAINTENANCE_LOG, num_bytes_below, survey, survey_shared
 from settings.app import Settings
+from settings.errors import SettingsError
 from settings.layout import Layout
 from settings.retention import RetentionSettings
 
@@ -77,11 +79,16 @@ def maintain_outputs(
         rebuild: First write the projections of all plans anew.
 
     Raises:
-        SettingsError: The output directory is bound to other storage.
+        SettingsError: There is no output directory, or it is bound to other storage.
+        RetrainError: The output directory cannot be written.
         EventLogError: The plans cannot be listed.
         OSError: The output directory cannot be read.
     """
     layout, policy = bind_storage(settings), settings.retention
+    if not layout.root.is_dir():
+        raise SettingsError(
+            f"there is no folder {layout.root} (setting output_dir, flag --output-dir): nothing to maintain"
+        )
     now, log = now or datetime.now(UTC), open_log(layout)
     if rebuild and not dry_run and log.streams():
         analyze_plans(layout.root)
@@ -128,6 +135,10 @@ def _logged(layout: Layout, dry_run: bool) -> Iterator[None]:
     if dry_run:
         yield
         return
+    try:
+        layout.coordinator_logs.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(layout.root, error) from error
     with logged_to(layout.coordinator_logs / MAINTENANCE_LOG, _LOG.name, logging.INFO):
         yield
 
