@@ -44,7 +44,9 @@ class Place:
         return plan_id
 
     def events(self) -> list[Event]:
-        return EventLog(self.layout.events).read(self.plan())
+        """What is in the log; nothing before a plan is made."""
+        log = EventLog(self.layout.events)
+        return [event for plan_id in log.streams() for event in log.read(plan_id)]
 
     def facts(self) -> list[Fact]:
         return [to_fact(event) for event in self.events()]
