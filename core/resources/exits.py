@@ -42,23 +42,26 @@ def oom_kill_counters(
 ) -> list[Path]:
     """Files in which the kernel counts the processes it killed for want of memory.
 
+    They are those of the process's control group, version 1 or 2: it is not the others' memory that was
+    lacking. In a container its name may be that on the host: then the mount itself is the group. Only where
+    neither counts is it all that the machine killed.
+
     Args:
-        pid: The process whose control group is asked, version 1 or 2. In a container its name may be that on
-            the host: then the mount itself is the group.
+        pid: The process.
         proc: Where ``/proc`` is mounted.
         cgroups: Where control groups are mounted.
     """
-    files = {proc / "vmstat", cgroups / "memory.events", cgroups / "memory/memory.oom_control"}
+    own: set[Path] = set()
     with suppress(OSError):
         for line in (proc / str(pid) / "cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             if not controllers:  # version 2; on a machine with both it is mounted in a folder of its own
-                files |= {
-                    root / name.lstrip("/") / "memory.events" for root in (cgroups, cgroups / "unified")
-                }
+                own |= {root / name.lstrip("/") / "memory.events" for root in (cgroups, cgroups / "unified")}
             elif "memory" in controllers.split(","):
-                files.add(cgroups / "memory" / name.lstrip("/") / "memory.oom_control")
-    return sorted(files)
+                own.add(cgroups / "memory" / name.lstrip("/") / "memory.oom_control")
+    mounted = {cgroups / "memory.events", cgroups / "memory/memory.oom_control"}
+    there = (sorted(filter(Path.exists, files)) for files in (own, mounted))
+    return next(filter(None, there), [proc / "vmstat"])
 
 
 def classify_exit(code: int | None, output: str, *, oom_killed: bool) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,14 @@ def small_cgroup() -> Iterator[Path]:
             pytest.skip(f"cannot limit a memory cgroup: {error}")
         yield folder
     finally:
-        wait_for(lambda: not (folder / "cgroup.procs").read_text())
-        folder.rmdir()
+        wait_for(lambda: _removed(folder))
+
+
+def _removed(cgroup: Path) -> bool:
+    """Whether it could be removed: while a process in it is still ending it cannot."""
+    with suppress(OSError):
+        cgroup.rmdir()
+    return not cgroup.exists()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def carry_out(folder: Path, listener: Callable[[Fact], None], **training: object
         **{
             **TINY,
             "data": {"data_dir": folder / "captures", "datasets": {"car": {"folder": "car"}}},
-            "training": {**TINY["training"], "num_threads": 1, "checkpoint_interval_s": 0.2, **training},
+            "training": {**TINY["training"], "num_threads": 1, "checkpoint_interval_s": 0.0, **training},
             "output_dir": folder / "out",
         }
     )
@@ -60,9 +60,12 @@ def test_a_process_that_is_killed_more_often_than_it_may_be_retried_gets_there_b
 
 
 def test_a_process_that_the_kernel_kills_for_want_of_memory_asks_for_less_and_gets_there(
-    tmp_path: Path, small_cgroup: Path
+    tmp_path: Path, small_cgroup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved: list[int] = []
+    # It is moved there in the middle of a call, when the counters to watch have been chosen.
+    counters = [small_cgroup / name for name in ("memory.events", "memory.oom_control")]
+    monkeypatch.setattr("core.resources.process.oom_kill_counters", lambda pid: counters)
 
     def starve_once(fact: Fact) -> None:
         if isinstance(fact, EpochFinished) and not moved:

@@ -33,20 +33,20 @@ def test_out_of_memory_kills_are_read_from_both_cgroup_versions_and_vmstat(tmp_p
         ("7:cpu,memory:/docker/ab", "memory/docker/ab/memory.oom_control"),
     ],
 )
-def test_the_counters_of_a_process_are_those_of_its_own_control_group_and_of_the_machine(
+def test_the_counters_of_a_process_are_those_of_its_own_control_group(
     tmp_path: Path, line: str, counter: str
 ) -> None:
     proc, cgroups = tmp_path / "proc", tmp_path / "cgroup"
     write(proc / "42" / "cgroup", f"3:cpuset:/\n{line}\n")
-    counters = oom_kill_counters(42, proc, cgroups)
-    assert cgroups / counter in counters
-    assert {proc / "vmstat", cgroups / "memory.events", cgroups / "memory/memory.oom_control"} <= set(
-        counters
-    )
+    write(cgroups / "memory/memory.oom_control", "oom_kill 7\n")
+    assert oom_kill_counters(42, proc, cgroups) == [cgroups / "memory/memory.oom_control"]
+    write(cgroups / counter, "oom_kill 0\n")
+    assert oom_kill_counters(42, proc, cgroups) == [cgroups / counter]
 
 
-def test_a_process_that_is_gone_leaves_the_counters_of_the_machine(tmp_path: Path) -> None:
-    assert tmp_path / "vmstat" in oom_kill_counters(42, tmp_path, tmp_path)
+def test_without_control_groups_that_count_it_is_all_that_the_machine_killed(tmp_path: Path) -> None:
+    write(tmp_path / "42" / "cgroup", "0::/\n")
+    assert oom_kill_counters(42, tmp_path, tmp_path) == [tmp_path / "vmstat"]
 
 
 @pytest.mark.parametrize(
