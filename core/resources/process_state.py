@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -122,7 +123,8 @@ class ProcessState:
             OSError: The folder cannot be written.
         """
         path = folder / f"{self.name}{_ENDING}"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # Of the thread: two that write at once would put the file in place half written.
+        temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
         temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
         temporary.replace(path)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_a_state_is_read_back_as_it_was_written(state: ProcessState, tmp_path: P
     state.write(tmp_path)
     assert ProcessState.read(tmp_path / "p-car.state.json") == state
     assert [path.name for path in tmp_path.iterdir()] == ["p-car.state.json"]
+
+
+def test_threads_that_write_at_once_put_nothing_half_written_in_place(
+    state: ProcessState, tmp_path: Path
+) -> None:
+    state.write(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(state.write, tmp_path) for _ in range(300)]
+        while not all(done.done() for done in writing):
+            assert ProcessState.read(tmp_path / "p-car.state.json") == state
+    assert [done.result() for done in writing] == [None] * 300
 
 
 def test_a_process_that_works_is_shown_with_its_memory_restarts_and_last_failure(
