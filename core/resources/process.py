@@ -26,7 +26,7 @@ from core.events.fact import Emit
 from core.events.heartbeat import Beat
 from core.logs import log_ids, open_output
 from core.resources.exits import classify_exit, count_oom_kills, oom_kill_counters
-from core.resources.process_report import top_frames
+from core.resources.process_report import has_all_stacks, top_frames
 from core.resources.process_state import ProcessState
 from core.resources.process_watch import Watch
 from core.resources.worker import ALLOWED, CALL_MARK, HEARD, STACK_SIGNAL, STOP, STOPPED, Outcome
@@ -36,7 +36,9 @@ _LOG = logging.getLogger(__name__)
 _SLICE_S = 1.0
 """Silence is counted in slices, so that a machine that was suspended does not make everything look hung."""
 _BEATS_PER_TIMEOUT = 4
-_STACK_DUMP_S = 2.0
+_STACK_DUMP_S = 20.0
+"""Most that stacks may take: a busy machine writes them slowly, and a process that waits for a disk never."""
+_LOOK_S = 0.1
 _EXIT_S = 10.0
 _LOG_LINES = 20
 _TAIL_BYTES = 65_536
@@ -284,16 +286,15 @@ class TrainingProcess:
 
     def _stacks(self, child: _Child) -> str:
         """Have the child write the stacks of its threads to its log, which works while it is in C code."""
-        before = size = self._log_size()
+        before = self._log_size()
         with suppress(ProcessLookupError):
             child.process.send_signal(STACK_SIGNAL)
             child.process.send_signal(signal.SIGCONT)  # a stopped process heeds no other signal
         deadline = time.monotonic() + _STACK_DUMP_S
         while time.monotonic() < deadline and child.keeper.is_alive():
-            time.sleep(_STACK_DUMP_S / 20)
-            last, size = size, self._log_size()
-            if size == last > before:
-                break
+            time.sleep(_LOOK_S)
+            if has_all_stacks(output := self._output_after(before)):
+                return output
         return self._output_after(before)
 
     def _log_size(self) -> int:

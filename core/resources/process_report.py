@@ -18,6 +18,8 @@ _THREAD = re.compile(
     r"^(?:Current thread|Thread) 0x[0-9a-f]+[^\n]*\(most recent call first\):\n", re.MULTILINE
 )
 _FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
+_OUTERMOST = re.compile(r'^  File "<string>", line \d+ in <module>$', re.MULTILINE)
+"""Frame of the main thread where the training process begins: what ``python -c`` runs."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ def top_frames(dump: str) -> str:
         for frame in _FRAME.finditer(stack)
     ]
     return " < ".join(frames[:_NUM_TOP_FRAMES])
+
+
+def has_all_stacks(dump: str) -> bool:
+    """Whether ``faulthandler`` has written all that it was asked for: the main thread's stack comes last."""
+    return bool(_OUTERMOST.search(dump))
 
 
 def write_report(

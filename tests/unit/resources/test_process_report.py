@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.resources.process_report import measure_process, top_frames, write_report
+from core.resources.process_report import has_all_stacks, measure_process, top_frames, write_report
 
 HUNG = """Thread 0x00007faa (most recent call first):
   File "/lib/threading.py", line 331 in wait
@@ -29,6 +29,12 @@ def test_of_a_hang_the_main_thread_counts_which_comes_last() -> None:
 
 def test_of_a_crash_the_thread_that_crashed_counts() -> None:
     assert top_frames(CRASHED) == "wait (threading.py:331)"
+
+
+def test_stacks_are_all_there_when_the_main_threads_outermost_frame_is() -> None:
+    whole = f'{HUNG}  File "/x/worker.py", line 90 in main\n  File "<string>", line 1 in <module>\n'
+    assert has_all_stacks(whole)
+    assert not any(has_all_stacks(whole[:size]) for size in range(len(whole) - 1))
 
 
 def test_without_stacks_there_are_no_frames() -> None:
