@@ -15,6 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from settings.layout import Layout
@@ -27,6 +28,8 @@ TINY: dict[str, Any] = {
     "resources": {"sample_interval_s": 0.2, "flush_interval_s": 1.0},
 }
 """Settings for a chain of a few seconds."""
+HANG_S = 600.0
+"""After this long a command hangs, however busy the machine is."""
 BUSY_S = 240.0
 """How long a server may be too busy to answer."""
 
@@ -52,7 +55,7 @@ def start(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.Popen[
 def run(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.CompletedProcess[str]":
     """``python -m ARGUMENTS`` to its end."""
     process = start(*arguments, cwd=cwd, **extra)
-    out, err = process.communicate(timeout=280)
+    out, err = process.communicate(timeout=HANG_S)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -103,7 +106,7 @@ class PrefectServer:
         if self._process and self._process.poll() is None:
             assert self._process.stdin
             self._process.stdin.close()
-            assert self._process.wait(30) in (0, -signal.SIGTERM)
+            assert self._process.wait(BUSY_S) in (0, -signal.SIGTERM)
 
 
 def free_port() -> int:
@@ -147,7 +150,7 @@ def post(url: str, headers: Mapping[str, str] | None = None, **body: Any) -> Any
 
 
 def wait_for(
-    condition: Callable[[], Any], process: "subprocess.Popen[str] | None" = None, timeout_s: float = 120.0
+    condition: Callable[[], Any], process: "subprocess.Popen[str] | None" = None, timeout_s: float = BUSY_S
 ) -> None:
     """Wait until something holds, or until the process that should make it so has ended."""
     deadline = time.monotonic() + timeout_s
@@ -155,6 +158,14 @@ def wait_for(
         assert time.monotonic() < deadline, "waited in vain"
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.2)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process lives no more, waited for or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def processes_that_name(text: str) -> list[int]:

@@ -16,7 +16,7 @@ from core.events.catalogue import EpochFinished, Fact, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
-from tests.commands import ROOT, TINY, processes_that_name, start
+from tests.commands import HANG_S, ROOT, TINY, processes_that_name, start, wait_for
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Place:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANG_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def plan(self) -> str:
@@ -85,7 +85,7 @@ def require_same(place: Place, uninterrupted: Place, left_behind: list[list[Even
     for before in left_behind:
         assert events[: len(before)] == before
     assert epochs(place) == epochs(uninterrupted)
-    assert not processes_that_name(place.plan())
+    wait_for(lambda: not processes_that_name(place.plan()))
 
 
 def epochs(place: Place) -> dict[str, list[int]]:
