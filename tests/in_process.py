@@ -24,7 +24,7 @@ import psutil
 
 from core.events.catalogue import Fact
 from core.planning.chain import Chain
-from core.planning.coordinator import RetrainingCoordinator
+from core.planning.coordinator import RetrainingCoordinator, run_phase
 from flows.cli import run_command, show_progress
 from settings.app import load_settings
 
@@ -48,7 +48,7 @@ def main() -> int:
     if arguments.chain:
         with Chain(coordinator.layout.root, arguments.resume, arguments.chain, listener) as chain:
             for phase in chain.remaining():
-                chain.run_phase(phase)
+                run_phase(chain, phase)
         return 0
     if arguments.resume:
         state = coordinator.resume_retraining_plan(arguments.resume, arguments.data_dir, listener)

@@ -8,14 +8,16 @@ import psutil
 import pytest
 import yaml
 
-from core.events.catalogue import ChainStarted, EpochFinished, Fact, PhaseFailed
+from core.events.catalogue import EpochFinished, PhaseFailed
 from core.events.leases import last_sign
 from core.events.stores import LocalStore
-from tests.commands import processes_that_name, wait_for
+from tests.commands import HANG_S, is_gone, processes_that_name, wait_for
 from tests.places import Place, require_same
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 LEASE_S = 4.0
+LONG_S = 30.0
+"""Longer than a machine stalls: who holds it is not taken for lost."""
 FOR_EVER_S = 3600.0
 
 
@@ -40,15 +42,9 @@ class Workers:
         wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, process)
         return process
 
-    def facts_of_the_last(self) -> list[Fact]:
-        """What is in the log since the last worker began."""
-        facts = self.place.facts()
-        begun = max(i for i, fact in enumerate(facts) if isinstance(fact, ChainStarted))
-        return facts[begun:]
-
 
 def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_S)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -69,7 +65,7 @@ def workers(place: Place, request: pytest.FixtureRequest) -> Iterator[Workers]:
     for process in workers.processes:
         process.kill()
         process.communicate()
-    wait_for(lambda: not processes_that_name(place.plan()), timeout_s=30)
+    wait_for(lambda: not processes_that_name(place.plan()))
 
 
 def complete(workers: Workers, uninterrupted: Place) -> None:
@@ -78,7 +74,7 @@ def complete(workers: Workers, uninterrupted: Place) -> None:
     require_same(workers.place, uninterrupted, [])
 
 
-@pytest.mark.parametrize("workers", [LEASE_S], indirect=True)
+@pytest.mark.parametrize("workers", [LONG_S], indirect=True)
 def test_of_two_processes_one_trains_and_the_other_is_told_who(
     workers: Workers, uninterrupted: Place
 ) -> None:
@@ -113,7 +109,7 @@ def test_who_was_stopped_for_longer_than_his_lease_commits_nothing_and_damages_n
     zombie = workers.pause(victim, "epoch_finished/teacher")
     (training,) = psutil.Process(zombie.pid).children()
     successor = workers.pause("coordinator", "epoch_finished/student")
-    assert not training.is_running() or training.status() == psutil.STATUS_ZOMBIE
+    assert is_gone(training.pid)
     committed = workers.place.events()
     zombie.send_signal(signal.SIGCONT)
     lost = ended(zombie)
@@ -122,7 +118,8 @@ def test_who_was_stopped_for_longer_than_his_lease_commits_nothing_and_damages_n
     assert workers.place.events() == committed
     successor.send_signal(signal.SIGCONT)
     assert ended(successor).returncode == 0
-    failed = [fact.phase for fact in workers.facts_of_the_last() if isinstance(fact, PhaseFailed)]
+    # The successor itself was stopped in the student phase, which may have failed by that.
+    failed = [fact.phase for fact in workers.place.facts()[len(committed) :] if isinstance(fact, PhaseFailed)]
     assert "teacher" not in failed
     complete(workers, uninterrupted)
 
@@ -131,21 +128,20 @@ def test_who_was_stopped_for_longer_than_his_lease_commits_nothing_and_damages_n
 def test_training_ends_by_itself_when_nobody_renews_its_lease(workers: Workers) -> None:
     stopped = workers.pause("coordinator", "epoch_finished/teacher")
     (training,) = psutil.Process(stopped.pid).children()
-    gone, _ = psutil.wait_procs([training], timeout=60)
-    assert gone or training.status() == psutil.STATUS_ZOMBIE
+    wait_for(lambda: is_gone(training.pid))
 
 
 @pytest.mark.parametrize("workers", [LEASE_S], indirect=True)
 def test_who_was_stopped_and_whom_nobody_replaced_goes_on(workers: Workers, uninterrupted: Place) -> None:
     stopped = workers.pause("coordinator", "epoch_finished/teacher")
     (training,) = psutil.Process(stopped.pid).children()
-    wait_for(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: is_gone(training.pid))
     stopped.send_signal(signal.SIGCONT)
     ended(stopped)
     complete(workers, uninterrupted)
 
 
-@pytest.mark.parametrize("workers", [LEASE_S], indirect=True)
+@pytest.mark.parametrize("workers", [LONG_S], indirect=True)
 def test_a_dataset_is_given_back_at_a_clean_end(workers: Workers) -> None:
     assert workers.run().returncode == 0
     last = last_sign(LocalStore(workers.place.layout.leases), "car")

@@ -16,7 +16,7 @@ from core.events.catalogue import Fact
 from core.resources.process import TrainingProcess
 from core.resources.process_state import ProcessState, read_process_statuses
 from settings.layout import Layout
-from tests.commands import ROOT, run, wait_for
+from tests.commands import ROOT, is_gone, run, wait_for
 
 pytestmark = pytest.mark.faults
 TARGETS = "tests.training_targets:"
@@ -26,9 +26,10 @@ def ignore(fact: Fact) -> None:
     """For calls whose facts do not matter."""
 
 
-def state_of(output_dir: Path) -> str:
+def epoch_of(output_dir: Path) -> object:
+    """Which epoch it is in, by its last beat."""
     (status,) = read_process_statuses(Layout(output_dir).process_logs)
-    return status.state
+    return status.figures.get("epoch")
 
 
 def shown(output_dir: Path) -> str:
@@ -57,7 +58,7 @@ def test_status_follows_a_training_process_from_work_to_its_supervisors_death(
     supervisor: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
     child = int((tmp_path / "pid").read_text())
-    wait_for(lambda: state_of(tmp_path) == "working")
+    wait_for(lambda: epoch_of(tmp_path) == 3)
     text = shown(tmp_path)
     assert "no plans in" in text
     for part in ("child", "working", str(child), "training teacher_gat", "epoch 3, step 12 of 50"):
@@ -67,7 +68,7 @@ def test_status_follows_a_training_process_from_work_to_its_supervisors_death(
     assert "stopped" in shown(tmp_path)
     supervisor.kill()
     supervisor.wait()
-    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: is_gone(child))
     assert "abandoned" in shown(tmp_path)
     (file,) = Layout(tmp_path).process_logs.glob("*.state.json")
     file.write_bytes(file.read_bytes()[:50])
