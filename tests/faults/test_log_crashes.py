@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.events.log import EventLog
+from tests.commands import wait_for
 from tests.log_users import LogUsers, event, log_users
 
 pytestmark = pytest.mark.faults
@@ -94,6 +95,7 @@ def test_writers_readers_and_compactors_killed_at_random_lose_nothing_acknowledg
         victim = chance.randrange(len(roles))
         assert users.kill(running[victim]) == -signal.SIGKILL, errors.read_text()
         running[victim] = users.start(do=roles[victim], **job)
+    wait_for(lambda: acknowledged.exists() and len(acknowledged.read_text().split()) > 100)
     for process in running:
         assert users.kill(process) == -signal.SIGKILL, errors.read_text()
     assert not errors.exists()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from core.events import telemetry, telemetry_files
 from core.events.telemetry import read_telemetry
+from tests.commands import wait_for
 from tests.log_users import LogUsers, counted, log_users, samples, telemetry_writer
 
 pytestmark = pytest.mark.faults
@@ -95,6 +97,11 @@ def test_a_writer_killed_at_any_file_operation_loses_nothing_and_no_sample_count
     assert left_behind, "some were killed between put and delete"
 
 
+def num_flushed(acknowledged: Path, writer: int) -> int:
+    lines = acknowledged.read_text().splitlines() if acknowledged.exists() else []
+    return sum(line.startswith(f"{writer} ") for line in lines)
+
+
 def test_readers_see_every_sample_once_while_files_are_written_merged_and_their_writers_killed(
     users: LogUsers, tmp_path: Path
 ) -> None:
@@ -104,14 +111,13 @@ def test_readers_see_every_sample_once_while_files_are_written_merged_and_their_
     readers = [users.start(do="watch telemetry", **job) for _ in range(2)]
     for _ in range(6 * ROUNDS):
         writers = [users.start(do="flush for ever", **job) for _ in range(2)]
-        time.sleep(0.3 + 0.2 * chance.random())
+        wait_for(lambda writers=writers: all(num_flushed(acknowledged, writer) > 9 for writer in writers))
+        time.sleep(0.2 * chance.random())
         assert [users.kill(writer) for writer in writers] == [-signal.SIGKILL] * 2
     assert [users.kill(reader) for reader in readers] == [-signal.SIGKILL] * 2
     assert not errors.exists(), errors.read_text()
-    found, known = counted(read_telemetry(root)), dict[int, int]()
-    for line in acknowledged.read_text().splitlines():
-        writer, number = map(int, line.split())
-        known[writer] = number + 1
+    found = counted(read_telemetry(root))
+    known = Counter(int(line.split()[0]) for line in acknowledged.read_text().splitlines())
     assert found.keys() >= known.keys()
     assert all(found[writer] in (num, num + 1) for writer, num in known.items())
     assert len(files_of(root)) < sum(found.values()) / 3
