@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
+from core.planning.shared.lock import is_held
 from settings.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +159,13 @@ def wait_for(
         assert time.monotonic() < deadline, "waited in vain"
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.2)
+
+
+def holder(output_dir: Path) -> int | None:
+    """The process that carries out a plan in an output directory."""
+    if not is_held(output_dir):
+        return None
+    return int((output_dir / ".lock").read_text() or 0) or None
 
 
 def is_gone(pid: int) -> bool:

@@ -35,9 +35,7 @@ class Place:
         )
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=HANG_S)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return ended(self.start(*arguments))
 
     def plan(self) -> str:
         (plan_id,) = EventLog(self.layout.events).streams()
@@ -60,6 +58,12 @@ class Place:
 
     def results(self) -> DatasetResult:
         return fold_results(self.events()).datasets["car"]
+
+
+def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    """What became of a process, waited for."""
+    out, err = process.communicate(timeout=HANG_S)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def make_place(folder: Path, captures: Path, training: Mapping[str, Any] = MappingProxyType({})) -> Place:

@@ -11,8 +11,8 @@ import yaml
 from core.events.catalogue import EpochFinished, PhaseFailed
 from core.events.leases import last_sign
 from core.events.stores import LocalStore
-from tests.commands import HANG_S, is_gone, processes_that_name, wait_for
-from tests.places import Place, require_same
+from tests.commands import is_gone, processes_that_name, wait_for
+from tests.places import Place, ended, require_same
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 LEASE_S = 4.0
@@ -41,11 +41,6 @@ class Workers:
         process = self.start("--victim", victim, "--signal", "SIGSTOP", "--at", at)
         wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, process)
         return process
-
-
-def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    out, err = process.communicate(timeout=HANG_S)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def with_lease(place: Place, lease_s: float) -> None:

@@ -12,9 +12,8 @@ from core.events.catalogue import GraphsBuilt, GraphsLost, PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.plan_state import PLAN_STATE
-from core.planning.shared.lock import is_held
-from tests.commands import processes_that_name, run, wait_for
-from tests.places import Place, require_same
+from tests.commands import holder, processes_that_name, run, wait_for
+from tests.places import Place, ended, require_same
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS = (
@@ -32,7 +31,7 @@ KILLS = (
 def require_dead(place: Place, done: "subprocess.CompletedProcess[str]") -> list[Event]:
     """The process was killed and nothing of it is left; the events it leaves behind."""
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
-    wait_for(lambda: not processes_that_name(place.plan()), timeout_s=10)
+    wait_for(lambda: not processes_that_name(place.plan()))
     return place.events()
 
 
@@ -70,11 +69,12 @@ def test_a_plan_killed_at_any_time_again_and_again_loses_nothing(place: Place, u
             process.wait(rng.uniform(0.0, 8.0))
             break  # a fast machine was done before
         process.kill()
-        process.communicate()
-        left_behind.append(require_dead(place, subprocess.CompletedProcess("", process.returncode, "", "")))
+        if process.wait() != -signal.SIGKILL:
+            break  # it was done just then
+        left_behind.append(require_dead(place, ended(process)))
         process = place.start("--resume", place.plan())
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0 or "nothing left to do" in err, err
+    done = ended(process)
+    assert done.returncode == 0 or "nothing left to do" in done.stderr, done.stderr
     assert left_behind
     require_same(place, uninterrupted, left_behind)
 
@@ -104,7 +104,7 @@ def test_a_plan_goes_on_elsewhere_from_log_checkpoints_models_and_captures_alone
 def test_only_one_process_takes_a_plan_up(place: Place) -> None:
     require_dead(place, place.run("--victim", "coordinator", "--at", "chain_started"))
     first = place.start("--resume", place.plan())
-    wait_for(lambda: is_held(place.layout.root), first)
+    wait_for(lambda: holder(place.layout.root) == first.pid, first)
     first.send_signal(signal.SIGSTOP)
     second = run("flows.retrain", "--resume", place.plan(), "--output-dir", str(place.layout.root))
     first.kill()
