@@ -27,6 +27,7 @@ from core.planning.chain import Chain
 from core.planning.coordinator import RetrainingCoordinator, run_phase
 from flows.cli import run_command, show_progress
 from settings.app import load_settings
+from tests.held_up import name_of
 
 
 def main() -> int:
@@ -62,11 +63,9 @@ def _acting(at: list[str], act: Callable[[], None]) -> Callable[[Fact], None]:
     left = set(at)
 
     def listen(fact: Fact) -> None:
-        name = f"{fact.TYPE}/{getattr(fact, 'phase', '')}".rstrip("/")
-        if name not in left:
-            return
-        left.remove(name)
-        act()
+        if (name := name_of(fact)) in left:
+            left.remove(name)
+            act()
 
     return listen
 

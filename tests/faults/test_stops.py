@@ -14,15 +14,25 @@ import pytest
 from core.events.catalogue import ChainStopped, CheckpointWritten, EpochFinished, TrainingResumed
 from core.resources.process import TrainingProcess
 from core.training.job import PhaseJob
-from tests.commands import ROOT, PrefectServer, environment, post, processes_that_name, run, start, wait_for
-from tests.places import Place, make_place, require_same
+from tests.commands import (
+    HANG_S,
+    ROOT,
+    PrefectServer,
+    environment,
+    post,
+    processes_that_name,
+    run,
+    start,
+    wait_for,
+)
+from tests.held_up import Gates
+from tests.places import Place, ended, make_place, require_same
 from tests.resume_helpers import MODELS, NUM_STEPS, TIMEOUT_S, Alone, run_phase, sha256
 from tests.resume_targets import Moment
 from tests.training_helpers import Recorder, losses
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]  # each attempt loads torch
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]  # each attempt loads torch
 GRACE_S = 60.0
-SOME_TIME_S = 280.0
 CANCELLING = {"type": "CANCELLING", "name": "Cancelling"}
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 MOMENTS = {
@@ -85,6 +95,7 @@ def test_a_second_interrupt_ends_training_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < 9 * GRACE_S
 
 
+TEACHING, STUDYING = "epoch_finished/teacher", "epoch_finished/student"
 SETTINGS: dict[str, Any] = {"min_steps_per_epoch": 40}
 """Training that lasts a few seconds."""
 
@@ -109,8 +120,21 @@ def variables(place: Place, server: PrefectServer) -> dict[str, str]:
     return {**home, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT)}
 
 
+@pytest.fixture
+def gates(tmp_path: Path) -> Gates:
+    """Where training waits until it is stopped: it may not be done before that."""
+    return Gates(tmp_path, (TEACHING, STUDYING))
+
+
 def retrain(*arguments: str) -> list[str]:
-    return ["flows.retrain", "--config", "settings.yaml", "--output-dir", "out", *arguments]
+    return ["tests.held_up", "--config", "settings.yaml", "--output-dir", "out", *arguments]
+
+
+def let_go_when_stopped(place: Place, gates: Gates) -> None:
+    """Go on with training that was asked to end, which is not at once."""
+    logs = place.layout.coordinator_logs
+    wait_for(lambda: any("is asked to end" in path.read_text() for path in logs.glob("*.jsonl")))
+    gates.open(TEACHING)
 
 
 def trains(place: Place, phase: str) -> bool:
@@ -132,21 +156,23 @@ def require_stopped(place: Place) -> None:
 
 
 def test_a_command_stopped_by_ctrl_c_and_by_sigterm_goes_on_to_the_same_bits(
-    stopped: Place, slow: Place, server: PrefectServer
+    stopped: Place, slow: Place, server: PrefectServer, gates: Gates
 ) -> None:
-    known = variables(stopped, server)
+    known = {**variables(stopped, server), **gates.variables}
     first = start(*retrain(), cwd=stopped.folder, **known)
     wait_for(lambda: trains(stopped, "teacher"), first)
     first.send_signal(signal.SIGINT)
-    _, told = first.communicate(timeout=60)
-    assert (first.returncode, "interrupted" in told) == (130, True), told
+    gates.open(TEACHING)
+    done = ended(first)
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True), done.stderr
     require_stopped(stopped)
 
     second = start(*retrain("--resume", stopped.plan()), cwd=stopped.folder, **known)
     wait_for(lambda: trains(stopped, "student"), second)
     second.send_signal(signal.SIGTERM)
-    _, told = second.communicate(timeout=60)
-    assert (second.returncode, "interrupted" in told) == (130, True), told
+    gates.open(STUDYING)
+    done = ended(second)
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True), done.stderr
     require_stopped(stopped)
 
     done = run(*retrain("--resume", stopped.plan()), cwd=stopped.folder, **known)
@@ -156,9 +182,9 @@ def test_a_command_stopped_by_ctrl_c_and_by_sigterm_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("cancelled", ["retrain", "chain"])
 def test_a_command_whose_flow_run_is_cancelled_in_prefect_stops_soon_and_says_how_to_go_on(
-    stopped: Place, server: PrefectServer, cancelled: str
+    stopped: Place, server: PrefectServer, gates: Gates, cancelled: str
 ) -> None:
-    command = start(*retrain(), cwd=stopped.folder, **variables(stopped, server))
+    command = start(*retrain(), cwd=stopped.folder, **variables(stopped, server), **gates.variables)
     wait_for(lambda: trains(stopped, "teacher"), command)
     of_plan = {
         "name": {"like_": f"{cancelled}-"},
@@ -167,18 +193,21 @@ def test_a_command_whose_flow_run_is_cancelled_in_prefect_stops_soon_and_says_ho
     }
     (found,) = post(f"{server.api}/flow_runs/filter", flow_runs=of_plan)
     post(f"{server.api}/flow_runs/{found['id']}/set_state", state=CANCELLING)
-    _, told = command.communicate(timeout=120)
-    assert command.returncode == 130, told
-    assert f"was cancelled: go on with python -m flows.retrain --resume {stopped.plan()}" in told
-    assert "Traceback" not in told
+    let_go_when_stopped(stopped, gates)
+    done = ended(command)
+    assert done.returncode == 130, done.stderr
+    assert f"was cancelled: go on with python -m flows.retrain --resume {stopped.plan()}" in done.stderr
+    assert "Traceback" not in done.stderr
     require_stopped(stopped)
     assert state_of(server.api, found["id"]) == "CANCELLED"
 
 
 @contextmanager
-def working(place: Place, server: PrefectServer, pool: str) -> "Iterator[subprocess.Popen[bytes]]":
+def working(
+    place: Place, server: PrefectServer, gates: Gates, pool: str
+) -> "Iterator[subprocess.Popen[bytes]]":
     """A worker of a pool of its own."""
-    known = environment(**variables(place, server), PREFECT_WORKER_QUERY_SECONDS="1")
+    known = environment(**variables(place, server), **gates.variables, PREFECT_WORKER_QUERY_SECONDS="1")
     subprocess.run([PREFECT, "work-pool", "create", "--type", "process", pool], env=known, check=True)
     with (place.folder / "worker.log").open("w") as log:
         worker = subprocess.Popen(
@@ -189,7 +218,7 @@ def working(place: Place, server: PrefectServer, pool: str) -> "Iterator[subproc
             yield worker
         finally:
             worker.terminate()
-            worker.wait(60)
+            worker.wait(HANG_S)
 
 
 def state_of(api: str, flow_run: str) -> str:
@@ -204,7 +233,7 @@ def deploy(place: Place, server: PrefectServer, pool: str) -> str:
         name=pool,
         flow_id=post(f"{server.api}/flows/", name="retrain")["id"],
         work_pool_name=pool,
-        entrypoint="flows.retrain.retrain",
+        entrypoint="tests.held_up.retrain",
         parameters={"config": "settings.yaml", "output_dir": "out"},
         job_variables={"working_dir": str(place.folder), "stream_output": False},
     )
@@ -212,33 +241,37 @@ def deploy(place: Place, server: PrefectServer, pool: str) -> str:
 
 
 def test_a_worker_that_is_killed_leaves_its_flow_run_to_complete(
-    stopped: Place, slow: Place, server: PrefectServer
+    stopped: Place, slow: Place, server: PrefectServer, gates: Gates
 ) -> None:
-    with working(stopped, server, "lost") as worker:
+    with working(stopped, server, gates, "lost") as worker:
         run_id = post(deploy(stopped, server, "lost"), state={"type": "SCHEDULED"})["id"]
-        wait_for(lambda: trains(stopped, "teacher"), timeout_s=SOME_TIME_S)
+        wait_for(lambda: trains(stopped, "teacher"), timeout_s=HANG_S)
         worker.kill()
-        wait_for(lambda: state_of(server.api, run_id) == "COMPLETED", timeout_s=SOME_TIME_S)
+        gates.open(TEACHING)
+        gates.open(STUDYING)
+        wait_for(lambda: state_of(server.api, run_id) == "COMPLETED", timeout_s=HANG_S)
     require_same(stopped, slow, [])
 
 
 def test_a_flow_run_cancelled_in_prefect_stops_training_soon_and_its_plan_goes_on_to_the_same_bits(
-    stopped: Place, slow: Place, server: PrefectServer
+    stopped: Place, slow: Place, server: PrefectServer, gates: Gates
 ) -> None:
-    api, ended = server.api, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    with working(stopped, server, "stops"):
+    api, final = server.api, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    gates.open(STUDYING)
+    with working(stopped, server, gates, "stops"):
         runs = deploy(stopped, server, "stops")
         first = post(runs, state={"type": "SCHEDULED"})["id"]
-        wait_for(lambda: trains(stopped, "teacher"), timeout_s=SOME_TIME_S)
+        wait_for(lambda: trains(stopped, "teacher"), timeout_s=HANG_S)
         assert training_processes(stopped)
         began = time.monotonic()
         post(f"{api}/flow_runs/{first}/set_state", state=CANCELLING)
-        wait_for(lambda: not training_processes(stopped), timeout_s=60)
+        let_go_when_stopped(stopped, gates)
+        wait_for(lambda: not training_processes(stopped))
         print(f"from cancel to no training process: {time.monotonic() - began:.1f} s")
-        wait_for(lambda: state_of(api, first) in ended, timeout_s=SOME_TIME_S)
+        wait_for(lambda: state_of(api, first) in final, timeout_s=HANG_S)
         assert state_of(api, first) == "CANCELLED"
         require_stopped(stopped)
         again = post(runs, parameters={"resume": stopped.plan()}, state={"type": "SCHEDULED"})["id"]
-        wait_for(lambda: state_of(api, again) in ended, timeout_s=SOME_TIME_S)
+        wait_for(lambda: state_of(api, again) in final, timeout_s=HANG_S)
         assert state_of(api, again) == "COMPLETED"
     require_same(stopped, slow, [])
