@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import free_port
+from tests.commands import BUSY_S, free_port
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def postgres() -> Iterator[str]:
         (folder / "password").write_text("pg-pa55word")
         _run("initdb", "-D", data, "-U", "prefect", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-        _run("pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start")
+        _run("pg_ctl", "-D", data, "-w", "-t", f"{BUSY_S:.0f}", "-o", options, "-l", folder / "log", "start")
         try:
             at = ("-h", "127.0.0.1", "-p", str(port), "-U", "prefect")
             _run("createdb", *at, "prefect", PGPASSWORD="pg-pa55word")

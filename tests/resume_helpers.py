@@ -20,7 +20,7 @@ MODELS = {
     "fusion": ("fusion", "mlp_fusion"),
 }
 NUM_STEPS = 4
-TIMEOUT_S = 120.0
+TIMEOUT_S = 600.0
 
 
 def tiny_settings(**training: Any) -> Settings:

@@ -10,6 +10,7 @@ import pytest
 from core.errors import EventLogError, LeaseHeldError, LeaseLostError
 from core.events.leases import Holder, Lease, Leases, Sign, last_sign, put_sign, renewing
 from core.events.stores import SegmentStore
+from tests.commands import BUSY_S
 
 LEASE_S = 60.0
 GONE = Holder("elsewhere", 1, "token", "another machine", "1")
@@ -133,7 +134,7 @@ def test_a_thread_renews_it_until_it_is_lost(open_store: OpenStore) -> None:
     lease = Leases(open_store()).take("car", "plan", lease_s=6.0)
     renewed, lost = threading.Event(), threading.Event()
     with renewing(lease, renewed.set, lost.set):
-        assert renewed.wait(30)
+        assert renewed.wait(BUSY_S)
         while not put_sign(open_store(), "car", lease.number + 1, Sign(GONE, "other", LEASE_S)):
             time.sleep(0.1)  # it was renewed just then
-        assert lost.wait(30)
+        assert lost.wait(BUSY_S)

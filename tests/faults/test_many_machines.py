@@ -30,7 +30,7 @@ from core.planning.phases import MODEL_PHASES, PHASES
 from core.planning.plan_state import PLAN_STATE
 from settings.data import DemoSettings
 from settings.layout import Layout
-from tests.commands import ROOT, TINY, answers, environment, free_port, post, start, wait_for
+from tests.commands import BUSY_S, ROOT, TINY, answers, environment, free_port, post, start, wait_for
 from tests.machines_apart import PREFECT, PYTHON, Host, hosts
 from tests.postgres import postgres
 
@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
         "checkpoint_interval_s": 0.0,
         "device": "cpu",
     },
-    "resources": {**TINY["resources"], "lease_s": 6.0},
+    "resources": {**TINY["resources"], "lease_s": 12.0},
     "tracking": {"mlflow": False},
 }
 
@@ -92,11 +92,11 @@ def _serving(found: Server, database: str) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: answers(found.api()), timeout_s=120)
+        wait_for(lambda: answers(found.api()))
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(BUSY_S)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_machine_that_is_lost_in_mid_phase_costs_no_more_than_a_checkpoint(
                 assert parent.returncode == 0, out + err
                 assert undisturbed.wait(600) == 0
         # What the lost machine held is free when its leases have run out.
-        wait_for(lambda: not any(server.limits().values()), timeout_s=240)
+        wait_for(lambda: not any(server.limits().values()))
 
     facts = _facts(log)
     assert all(_holders(facts)[name].startswith(other.name) for name in taken_over)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from core.errors import EventLogError
 from core.events.telemetry import ResourceSample, TelemetryWriter, read_telemetry
 from core.resources.probes import Probe
 from core.resources.sampler import beside, sample_until
+from tests.commands import wait_for
 from tests.fake_nvml import Board, FakeNvml
 
 
@@ -32,19 +34,24 @@ def stop_after(num_waits: int) -> Callable[[float], bool]:
 def test_samples_of_this_machine_reach_the_disk(tmp_path: Path) -> None:
     stop = threading.Event()
     probe, writer = Probe(tmp_path), TelemetryWriter(tmp_path, "p", "a")
+
+    def num_there() -> int:
+        return read_telemetry(tmp_path)["occurred_at"].n_unique()
+
     loop = threading.Thread(
         target=sample_until,
         args=(stop.wait, probe.sample, writer.write),
         kwargs={"interval_s": 0.02, "flush_interval_s": 0.1},
     )
     loop.start()
-    time.sleep(0.5)
+    wait_for(lambda: num_there() > 5)
+    num_seen = num_there()
+    wait_for(lambda: num_there() > num_seen)
     stop.set()
     loop.join()
     frame = read_telemetry(tmp_path)
     assert frame["ram_total_mib"].min() == frame["ram_total_mib"].max()
     assert len(list(writer.folder.iterdir())) > 1
-    assert frame["occurred_at"].n_unique() > 5
 
 
 def test_the_first_sample_is_taken_and_written_even_if_stopped_at_once() -> None:
@@ -63,34 +70,37 @@ def test_stopping_does_not_wait_for_the_next_sample() -> None:
     assert time.monotonic() - began < 30
 
 
-def test_slow_samples_do_not_make_the_schedule_drift() -> None:
-    moments: list[float] = []
-    began = time.monotonic()
+class Time:
+    """Passes while somebody samples or waits."""
 
-    def slow() -> list[ResourceSample]:
-        moments.append(time.monotonic() - began)
-        time.sleep(0.03)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, sample_s: float, num_waits: int) -> None:
+        self.now_s, self.sample_s, self.num_waits = 0.0, sample_s, num_waits
+        self.moments: list[float] = []
+        self.waits: list[float] = []
+        monkeypatch.setattr("core.resources.sampler.time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    def sample(self) -> list[ResourceSample]:
+        self.moments.append(self.now_s)
+        self.now_s += self.sample_s
         return one_sample()
 
-    sample_until(stop_after(10), slow, lambda rows: None, interval_s=0.1, flush_interval_s=60)
-    assert len(moments) == 10
-    lateness = sorted(moment % 0.1 for moment in moments)
-    assert lateness[len(lateness) // 2] < 0.03, "the median sample starts with its interval"
+    def stopped(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.now_s += seconds
+        return len(self.waits) == self.num_waits
 
 
-def test_missed_moments_are_left_out() -> None:
-    waits: list[float] = []
+def test_slow_samples_do_not_make_the_schedule_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    passing = Time(monkeypatch, sample_s=0.03, num_waits=10)
+    sample_until(passing.stopped, passing.sample, lambda rows: None, interval_s=0.1, flush_interval_s=60)
+    assert passing.moments == pytest.approx([0.1 * number for number in range(10)])
 
-    def stopped(seconds: float) -> bool:
-        waits.append(seconds)
-        return len(waits) == 3
 
-    def very_slow() -> list[ResourceSample]:
-        time.sleep(0.07)
-        return one_sample()
-
-    sample_until(stopped, very_slow, lambda rows: None, interval_s=0.03, flush_interval_s=60)
-    assert all(0 < wait <= 0.03 for wait in waits)
+def test_missed_moments_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    passing = Time(monkeypatch, sample_s=0.07, num_waits=3)
+    sample_until(passing.stopped, passing.sample, lambda rows: None, interval_s=0.03, flush_interval_s=60)
+    assert passing.moments == pytest.approx([0.0, 0.09, 0.18])
+    assert all(0 < wait <= 0.03 for wait in passing.waits)
 
 
 def test_samples_are_flushed_when_sampling_fails() -> None:
