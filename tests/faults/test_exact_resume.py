@@ -22,7 +22,7 @@ from tests.resume_helpers import MODELS, NUM_STEPS, TIMEOUT_S, Alone, run_phase,
 from tests.resume_targets import Moment
 from tests.training_helpers import Recorder, losses
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]  # each attempt loads torch
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]  # each attempt loads torch
 NUM_KILLS = int(os.environ.get("CAN_RETRAIN_TEST_KILLS", "6"))
 SEED = int(os.environ.get("CAN_RETRAIN_TEST_SEED", random.randrange(2**32)))
 
@@ -189,7 +189,7 @@ def finish_chains(alone: Alone, folder: Path, seed: int, num_kills: int) -> None
             assert losses(*attempts) == losses(alone.said[phase]), hint
 
 
-@pytest.mark.timeout(900 + 30 * NUM_KILLS)
+@pytest.mark.timeout(1800 + 60 * NUM_KILLS)
 def test_chains_killed_at_random_moments_save_the_same_bits(alone: Alone, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         chains = [

@@ -17,7 +17,7 @@ from tests.memory_targets import Starved
 from tests.synthetic import make_store, write_store
 from tests.training_helpers import Recorder, make_job, quick_settings
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOM_MIB = 100
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,9 +39,11 @@ def carry_out(folder: Path, listener: Callable[[Fact], None], **training: object
 
 
 def training_pid() -> int:
-    return next(
-        child.pid for child in psutil.Process().children() if "resources.worker" in " ".join(child.cmdline())
-    )
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # another's, which is just ending
+            if "resources.worker" in " ".join(child.cmdline()):
+                return child.pid
+    raise AssertionError("nothing trains")
 
 
 def test_a_process_that_is_killed_more_often_than_it_may_be_retried_gets_there_by_its_checkpoints(
