@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
-from tests.commands import answers, environment, wait_for
+from tests.commands import BUSY_S, answers, environment, wait_for
 from tests.sample_log import FOLDERS, PLAN_ID, sample_events, write_telemetry
 
 _OF_EPOCHS = {EpochFinished.TYPE, CheckpointWritten.TYPE}
@@ -127,6 +127,12 @@ def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def patient(project: Callable[..., int], *arguments: Path | str | TrackingSettings | float) -> None:
+    """Project in a process of its own, which waits for a server that is busy."""
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(round(BUSY_S))
+    project(*arguments)
 
 
 def content(folder: Path) -> dict[str, dict[str, Any]]:

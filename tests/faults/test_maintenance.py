@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from settings.app import load_settings
 from settings.errors import RetrainError, SettingsError
 from settings.layout import Layout
 from tests.commands import run
+from tests.forkservers import forkserver
 from tests.kept_outputs import (
     BEGAN,
     LITTER,
@@ -133,8 +133,7 @@ def test_maintenance_killed_at_any_change_of_files_loses_nothing_needed_and_is_d
     whole = truth(Layout(outputs))
     expected = Layout(Path(shutil.copytree(outputs, tmp_path / "expected")))
     maintain(expected)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["core.planning.upkeep.maintenance", "tests.kept_outputs"])
+    context = forkserver()
     code, kill_at = -SIGKILL, 0
     while code == -SIGKILL:
         layout = Layout(Path(shutil.copytree(outputs, tmp_path / str(kill_at))))
@@ -153,7 +152,7 @@ def test_maintenance_killed_at_any_change_of_files_loses_nothing_needed_and_is_d
 
 def test_two_at_once_do_it_together(layout: Layout) -> None:
     whole = truth(layout)
-    context = multiprocessing.get_context("forkserver")
+    context = forkserver()
     both = [
         context.Process(target=maintain_until_killed, args=(str(layout.root), YEARS, -1)) for _ in range(2)
     ]
