@@ -1,15 +1,18 @@
 """What a run stands on fails while it goes: server, disk, clock. Nothing is lost and the plan completes."""
 
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.events.catalogue import EpochFinished, Fact, PhaseFailed, PhaseFinished, PlanFinished, to_fact
@@ -23,22 +26,30 @@ from tests.commands import (
     PrefectServer,
     answers,
     config,
+    holder,
     post,
     processes_that_name,
     run,
     start,
     wait_for,
 )
+from tests.held_up import Gates
+from tests.places import ended
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
+TEACHING, STUDYING = "epoch_finished/teacher", "phase_started/student"
 
 
 @dataclass
 class Plan:
-    """The command's demo plan in a folder, against a server that the test may kill."""
+    """The command's demo plan in a folder, against a server that the test may kill.
+
+    Its training waits, once the teacher has trained an epoch, until the test has done what it wants to do.
+    """
 
     folder: Path
     api: str
+    gates: Path
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -51,18 +62,25 @@ class Plan:
         settings = config(
             self.folder, training=training, tracking={"mlflow": False}, retention={"min_free_gib": 0}
         )
-        return ["flows.retrain", "--config", str(settings), "--output-dir", str(self.layout.root)]
+        return ["--config", str(settings), "--output-dir", str(self.layout.root)]
 
     @property
     def _variables(self) -> dict[str, str]:
         home = {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.folder / "home")}
         return {**home, "OMP_WAIT_POLICY": "passive", **self.variables}
 
-    def start(self) -> "subprocess.Popen[str]":
-        return start(*self._arguments, "--datasets", "demo", cwd=ROOT, **self._variables)
+    def start(self, module: str = "flows.retrain", **extra: str) -> "subprocess.Popen[str]":
+        return start(module, *self._arguments, "--datasets", "demo", cwd=ROOT, **self._variables, **extra)
+
+    def start_held_up(self, *at: str) -> tuple["subprocess.Popen[str]", Gates]:
+        """Start it, and wait until the teacher has trained an epoch, where it waits as at other facts."""
+        gates = Gates(self.gates, (TEACHING, *at))
+        process = self.start("tests.held_up", **gates.variables)
+        wait_for(self._is_taught, process)
+        return process, gates
 
     def resume(self) -> "subprocess.CompletedProcess[str]":
-        return run(*self._arguments, "--resume", self.plan_id, cwd=ROOT, **self._variables)
+        return run("flows.retrain", *self._arguments, "--resume", self.plan_id, cwd=ROOT, **self._variables)
 
     @property
     def plan_id(self) -> str:
@@ -76,9 +94,8 @@ class Plan:
     def facts(self) -> list[Fact]:
         return [to_fact(event) for event in self.events()]
 
-    def is_in(self, phase: str) -> Callable[[], bool]:
-        """Whether a phase has trained an epoch."""
-        return lambda: any(isinstance(f, EpochFinished) and f.phase == phase for f in self.facts())
+    def _is_taught(self) -> bool:
+        return any(isinstance(fact, EpochFinished) for fact in self.facts())
 
     def has_finished(self, phase: str) -> bool:
         return any(isinstance(fact, PhaseFinished) and fact.phase == phase for fact in self.facts())
@@ -90,23 +107,24 @@ class Plan:
         assert [event.position for event in events] == list(range(len(events)))
         assert PLAN_STATE.fold(events).status == "completed"
         assert run("flows.verify", "--output-dir", str(self.layout.root)).returncode == 0
-        wait_for(lambda: not processes_that_name(self.plan_id), timeout_s=30)
+        wait_for(lambda: not processes_that_name(self.plan_id))
 
 
 @pytest.fixture
 def plan(tmp_path: Path, server: PrefectServer) -> Plan:
-    return Plan(tmp_path, server.api)
+    return Plan(tmp_path, server.api, tmp_path)
 
 
 def test_a_server_that_is_killed_and_comes_back_costs_no_training(plan: Plan, server: PrefectServer) -> None:
-    process = plan.start()
-    wait_for(plan.is_in("teacher"), process)
+    process, gates = plan.start_held_up(STUDYING)
     server.kill()
     before = plan.events()
+    gates.open(TEACHING)
     wait_for(lambda: plan.has_finished("teacher"), process)  # training needs no server
     server.start()
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
+    gates.open(STUDYING)
+    done = ended(process)
+    assert done.returncode == 0, done.stdout + done.stderr
     plan.require_whole(before)
     assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
     (chain,) = post(f"{server.api}/flow_runs/filter", flow_runs={"name": {"any_": ["chain-demo"]}})
@@ -133,35 +151,35 @@ def without_database(server: PrefectServer) -> Iterator[None]:
 
 
 def test_a_server_whose_database_is_away_costs_no_training(plan: Plan, server: PrefectServer) -> None:
-    process = plan.start()
-    wait_for(plan.is_in("teacher"), process)
+    process, gates = plan.start_held_up()
     with without_database(server):
         assert answers(server.api)
         before = plan.events()
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
-    assert "goes on without Prefect" in out
-    assert "Traceback" not in out + err
+        gates.open(TEACHING)
+        done = ended(process)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "goes on without Prefect" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
     plan.require_whole(before)
     assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
 
 
 def test_a_disk_that_fills_up_stops_the_run_with_its_reason_and_room_lets_it_complete(
-    small_disk: Path, server: PrefectServer
+    small_disk: Path, tmp_path: Path, server: PrefectServer
 ) -> None:
-    plan = Plan(small_disk, server.api)
-    process = plan.start()
-    wait_for(plan.is_in("teacher"), process)
+    plan = Plan(small_disk, server.api, tmp_path)
+    process, gates = plan.start_held_up()
     ballast = small_disk / "ballast"
     with suppress(OSError), ballast.open("wb") as file:
         while True:
             file.write(bytes(4096))
             file.flush()
     before = plan.events()
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 1, out + err
-    assert "No space left on device" in err
-    assert "Traceback" not in err
+    gates.open(TEACHING)
+    done = ended(process)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
     ballast.unlink()
     resumed = plan.resume()
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
@@ -169,18 +187,19 @@ def test_a_disk_that_fills_up_stops_the_run_with_its_reason_and_room_lets_it_com
 
 
 def test_outputs_that_become_read_only_stop_the_run_with_their_reason(
-    small_disk: Path, server: PrefectServer
+    small_disk: Path, tmp_path: Path, server: PrefectServer
 ) -> None:
-    plan = Plan(small_disk, server.api)
-    process = plan.start()
-    wait_for(plan.is_in("teacher"), process)
+    plan = Plan(small_disk, server.api, tmp_path)
+    process, gates = plan.start_held_up()
     subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
     before = plan.events()
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 1, out + err
-    assert "Read-only file system" in err
-    assert "Traceback" not in err
+    gates.open(TEACHING)
+    done = ended(process)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "Traceback" not in done.stderr
+    wait_for(lambda: not processes_that_name(plan.plan_id))  # what a process has open cannot be unmounted
     subprocess.run(["umount", small_disk], check=True)
     resumed = plan.resume()
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
@@ -241,12 +260,12 @@ def test_a_clock_that_steps_changes_nothing_but_what_the_events_say_of_it(
     plan: Plan, clock: tuple[Path, dict[str, str]], step_s: int
 ) -> None:
     offset, plan.variables = clock
-    process = plan.start()
-    wait_for(plan.is_in("teacher"), process)
+    process, gates = plan.start_held_up()
     before = plan.events()
     offset.write_text(str(step_s))
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
+    gates.open(TEACHING)
+    done = ended(process)
+    assert done.returncode == 0, done.stdout + done.stderr
     plan.require_whole(before)
     assert not [fact for fact in plan.facts() if isinstance(fact, PhaseFailed)]
     assert abs(plan.events()[-1].occurred_at - datetime.now(UTC) - timedelta(seconds=step_s)) < timedelta(
@@ -260,11 +279,26 @@ def test_a_clock_that_steps_changes_nothing_but_what_the_events_say_of_it(
 
 
 def test_two_commands_at_once_on_one_folder_carry_out_one_plan(plan: Plan) -> None:
-    first, second = plan.start(), plan.start()
-    ended = {process: process.communicate(timeout=240) for process in (first, second)}
-    codes = sorted(process.returncode for process in ended)
-    told = "".join(err for process, (_, err) in ended.items() if process.returncode)
-    assert codes == [0, 1], ended.values()
-    assert "is carrying out a plan in" in told
-    assert "Traceback" not in told
+    both = [plan.start(), plan.start()]
+    winner = stopped_while_holding(plan.layout.root)
+    (other,) = (process for process in both if process.pid != winner)
+    refused = ended(other)
+    os.kill(winner, signal.SIGCONT)
+    (process,) = (process for process in both if process.pid == winner)
+    done = ended(process)
+    assert (done.returncode, refused.returncode) == (0, 1), done.stderr + refused.stderr
+    assert "is carrying out a plan in" in refused.stderr
+    assert "Traceback" not in refused.stderr
     plan.require_whole([])
+
+
+def stopped_while_holding(output_dir: Path) -> int:
+    """Stop the process that holds an output directory: it may not be done before others have tried."""
+    while True:
+        wait_for(lambda: holder(output_dir))
+        if pid := holder(output_dir):
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+            if holder(output_dir) == pid:
+                return pid
+            os.kill(pid, signal.SIGCONT)  # it had only looked whether it may
