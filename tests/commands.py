@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "graph": {"window": 50, "block_windows": 20},
     "training": {"epochs": 1, "min_steps_per_epoch": 4, "dqn": {"episodes": 1}},
     "resources": {"sample_interval_s": 0.2, "flush_interval_s": 1.0},
+    "tracking": {"mlflow_limit_s": 900.0},
 }
 """Settings for a chain of a few seconds."""
 HANG_S = 600.0
@@ -95,7 +96,7 @@ class PrefectServer:
             env=self._environment,
             stdin=subprocess.PIPE,
         )
-        wait_for(lambda: answers(self.api), timeout_s=240)
+        wait_for(lambda: answers(self.api))
 
     def kill(self) -> None:
         assert self._process
@@ -151,13 +152,16 @@ def post(url: str, headers: Mapping[str, str] | None = None, **body: Any) -> Any
 
 
 def wait_for(
-    condition: Callable[[], Any], process: "subprocess.Popen[str] | None" = None, timeout_s: float = BUSY_S
+    condition: Callable[[], Any], process: "subprocess.Popen[str] | None" = None, timeout_s: float = HANG_S
 ) -> None:
     """Wait until something holds, or until the process that should make it so has ended."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while True:
+        has_ended = process is not None and process.poll() is not None
+        if condition():
+            return
+        assert not has_ended, process and process.communicate()
         assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.2)
 
 
