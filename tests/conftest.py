@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.object_server import serving
 
 # Threads that spin while they wait for each other cost a loaded machine a hundredfold (they gain a quiet one
 # threefold, so training itself lets them); read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# An example during which the machine stood still is none that takes too long.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
