@@ -1,6 +1,7 @@
 """Graphs that are slow, or impossible, to gather, and what is the same about two batches."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from core.training.graph_data import GraphData
 from core.training.pipeline import Pipeline
 
 Indices = NDArray[np.int64]
+PATIENCE_S = 240.0
+"""Far longer than anything here takes."""
 
 
 class HookedData(GraphData):
@@ -59,6 +62,13 @@ def same_batch(left: GraphBatch, right: GraphBatch) -> bool:
 def gather_threads() -> list[threading.Thread]:
     """Those that live now."""
     return [thread for thread in threading.enumerate() if thread.name == "gather"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def read_all(pipeline: Pipeline, steps: list[Indices]) -> Iterator[tuple[int, int, int, GraphBatch]]:

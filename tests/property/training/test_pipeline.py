@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.training.packs import PackLimit, split_step
 from core.training.pipeline import Pipeline
-from tests.input_helpers import HookedData, Indices, gather_threads, same_batch
+from tests.input_helpers import HookedData, Indices, gather_threads, same_batch, wait_until
 from tests.synthetic import make_store
 
 STORE = make_store(40)
@@ -68,7 +68,7 @@ def test_changes_at_any_moment_change_no_pack_and_no_order(data: st.DataObject) 
                     assert same_batch(pack.batch, RESIDENT.batch(graphs[pack.start : pack.stop]))
                     change()
                 assert found == expected
-    assert gather_threads() == threads_before
+    wait_until(lambda: gather_threads() == threads_before)
 
 
 @given(LIMITS)

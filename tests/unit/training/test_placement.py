@@ -125,7 +125,5 @@ chosen = GraphData(store, scaler, torch.device("cpu"))
 print(forced.placement.rung, forced.placement.reason, "|", chosen.placement.rung)
 print(len(chosen.batch(np.arange(10)).node_ptr))
 """
-    run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split("\n")[:2] == ["mapped memory ran out when pinned | mapped", "11"]

@@ -13,7 +13,7 @@ from core.events.resource_facts import InputAdjusted, PackLimitChanged, StorePla
 from core.models.batch import GraphBatch
 from core.training.scoring import Reader
 from settings.app import load_settings
-from tests.input_helpers import HookedData, Indices, gather_threads, same_batch
+from tests.input_helpers import HookedData, Indices, gather_threads, same_batch, wait_until
 from tests.synthetic import make_store, write_store
 from tests.training_helpers import CPU, QUICK, Recorder, flat, graph_data, run_chain
 
@@ -39,7 +39,7 @@ def test_packs_that_do_not_fit_are_halved_and_no_graph_is_read_twice(num_workers
     first, second = (fact.after["graphs"] for fact in recorder.of(PackLimitChanged))
     assert second <= first // 2 == 5
     assert {fact.stage for fact in recorder.of(PackLimitChanged)} == {"evaluation"}
-    assert not gather_threads()
+    wait_until(lambda: not gather_threads())
 
 
 @pytest.mark.parametrize("num_workers", [0, 3])
@@ -51,7 +51,7 @@ def test_an_error_that_is_no_lack_of_memory_ends_the_reading_and_its_threads(num
     reader = Reader(HookedData(STORE, fail), CPU, 8, NAMES, Recorder(), num_workers)
     with pytest.raises(GraphStoreError, match="damaged"):
         reader.map(lambda graphs, batch: None, GRAPHS, "gat")
-    assert not gather_threads()
+    wait_until(lambda: not gather_threads())
 
 
 def test_a_phase_says_where_it_reads_from_and_comes_to_the_same_weights_from_everywhere(
@@ -80,4 +80,4 @@ def test_a_phase_says_where_it_reads_from_and_comes_to_the_same_weights_from_eve
         adjusted = recorder.of(InputAdjusted)
         assert sum(epoch.num_adjustments or 0 for epoch in epochs) == len(adjusted)
         assert not (resident and adjusted)
-    assert not gather_threads()
+    wait_until(lambda: not gather_threads())
