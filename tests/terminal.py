@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tests.commands import ROOT, environment
+from tests.commands import HANG_S, ROOT, environment
 
 _CODE = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])")
 _TOKEN = re.compile(r"\x1b\[\??[\d;]*[A-Za-z]|.", re.DOTALL)
@@ -68,20 +68,20 @@ class Terminal:
         self._pending = self._pending[len(text.encode()) :]
         return self.raw
 
-    def wait_for(self, condition: Callable[[list[str]], bool], timeout_s: float = 120.0) -> list[str]:
-        """Wait until what is seen is as it should be."""
-        deadline = time.monotonic() + timeout_s
-        while not condition(self.seen()):
-            assert time.monotonic() < deadline, "\n".join(self.seen())
-            time.sleep(0.1)
+    def wait_for(self, condition: Callable[[list[str]], bool]) -> list[str]:
+        """Wait until what is seen is as it should be; that."""
+        deadline = time.monotonic() + HANG_S
+        while True:
             ended = self.process.poll() is not None
-            if ended and not condition(self.seen()):
-                raise AssertionError("\n".join([f"ended: {self.process.returncode}", *self.seen()]))
-        return self.seen()
+            if condition(seen := self.seen()):
+                return seen
+            assert time.monotonic() < deadline, "\n".join(seen)
+            assert not ended, "\n".join([f"ended: {self.process.returncode}", *seen])
+            time.sleep(0.1)
 
-    def wait_for_end(self, timeout_s: float = 120.0) -> int:
+    def wait_for_end(self) -> int:
         """Wait until the command has ended, reading all the while; its exit code."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + HANG_S
         while self.process.poll() is None:
             assert time.monotonic() < deadline, "\n".join(self.seen())
             self.read()

@@ -19,7 +19,17 @@ from core.events.telemetry import read_telemetry
 from core.planning.plan_state import PLAN_STATE
 from core.resources.process_state import read_process_statuses
 from settings.layout import Layout
-from tests.commands import TINY, config, post, prefect_server, processes_that_name, run, start, wait_for
+from tests.commands import (
+    HANG_S,
+    TINY,
+    config,
+    post,
+    prefect_server,
+    processes_that_name,
+    run,
+    start,
+    wait_for,
+)
 
 
 def only_plan(output_dir: Path) -> str:
@@ -68,11 +78,12 @@ def test_resources_were_sampled_for_the_life_of_the_chain(finished: Path) -> Non
     plan_id = only_plan(finished)
     samples = read_telemetry(layout.telemetry, plan_id).filter(pl.col("dataset") == "demo")
     events = [e for e in EventLog(layout.events).read(plan_id) if e.payload.get("dataset") == "demo"]
+    at = {(e.type, e.payload.get("phase")): e.occurred_at for e in events}
     assert samples.height > 5
     times = samples["occurred_at"].to_list()
-    began, ended = min(times), max(times)
-    assert (began - events[0].occurred_at).total_seconds() < 5
-    assert abs((events[-1].occurred_at - ended).total_seconds()) < 5
+    # Prefect begins the sampler's run beside the first phase, which a busy server may be slow to do.
+    assert at["chain_started", None] < min(times) < at["phase_finished", "teacher"]
+    assert max(times) > at["phase_started", "evaluation"]
 
 
 @pytest.mark.slow
@@ -130,11 +141,11 @@ def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: 
     arguments = (
         "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
     )  # fmt: skip
-    process = start(*arguments, "--datasets", "demo")
+    process = start("tests.held", "phase_started/student", *arguments, "--datasets", "demo")
     layout = Layout(tmp_path / "out")
     wait_for(lambda: "running" in phase_statuses(layout).get("teacher", ""), process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 130, err
     assert "--resume" in err
     assert "Traceback" not in err
@@ -164,7 +175,7 @@ def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Pa
     (training,) = read_process_statuses(layout.process_logs)
     assert training.pid
     os.kill(training.pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, out + err
     teacher = PLAN_STATE.fold(log.read(plan_id)).phases["demo", "teacher"]
     assert (teacher.status, teacher.attempts) == ("completed", 2)
@@ -179,11 +190,11 @@ def test_sigkill_leaves_nothing_running_and_the_plan_resumes_to_the_same_models(
     arguments = (
         "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
     )  # fmt: skip
-    process = start(*arguments, "--datasets", "demo")
+    process = start("tests.held", "phase_started/fusion", *arguments, "--datasets", "demo")
     layout = Layout(tmp_path / "out")
     wait_for(lambda: "running" in phase_statuses(layout).get("student", ""), process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_S)
     wait_for(lambda: not processes_that_name(str(tmp_path)))
     plan_id = only_plan(layout.root)
     shown = run(*arguments, "--resume", plan_id)
@@ -213,7 +224,7 @@ pathlib.Path({str(tmp_path / "end")!r}).touch()
 """
     shown = subprocess.run(
         ["bash", "-c", '"$0" -c "$1" | head -1', sys.executable, program],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "line 0" in shown.stdout
     assert shown.stderr == ""
