@@ -6,7 +6,8 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const byId = (id) => document.getElementById(id);
   const { config, charts } = JSON.parse(byId("charts").textContent);
-  const views = new Map(); // by the element that a chart is drawn in
+  const drawings = new Map(); // promises, by the element that a chart is drawn in
+  const views = new Map(); // by the same, once they are drawn
   const timed = new Map(); // views over time, and all the time there is
   const chosen = { from: null, to: null, dataset: "", phase: "" };
 
@@ -67,10 +68,10 @@
     for (const place of all("[data-chart]", shown)) {
       if (shown.hidden) return;
       if (views.has(place) || place.closest("details:not([open])")) continue;
-      await draw(place);
+      await draw(place); // perhaps begun by another who shows this page
       await new Promise((resume) => setTimeout(resume));
     }
-    root.dataset.ready = "true";
+    if (!shown.hidden) root.dataset.ready = "true";
   };
   const drawAll = (within) => all("[data-chart]", within).forEach(draw);
   all("details").forEach((details) =>
@@ -84,9 +85,11 @@
   });
 
   // Charts. A printer gets them in time: drawing waits for nothing but itself.
-  async function draw(place) {
-    if (views.has(place) || !place.clientWidth) return;
-    views.set(place, null);
+  function draw(place) {
+    if (!drawings.has(place) && place.clientWidth) drawings.set(place, embed(place));
+    return drawings.get(place);
+  }
+  async function embed(place) {
     const tooltip = (_handler, event, _item, value) => tell(event, value);
     const options = { actions: false, renderer: "svg", defaultStyle: false, config, tooltip };
     const { view } = await vegaEmbed(place, charts[place.dataset.chart], options);
