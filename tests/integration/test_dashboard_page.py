@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.analytics.projections import rebuild
 from core.events.catalogue import (
@@ -22,9 +22,9 @@ from core.events.catalogue import (
 from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
+from tests.browser import chromium, patient
 from tests.sample_log import FOLDERS, PLAN_ID, sample_events, write_telemetry
 
-CHROMIUM = Path("/usr/bin/chromium")
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0"
 PAGES = ("run", "models", "fleet", "health")
 READY = "document.documentElement.dataset.ready === 'true'"
@@ -39,12 +39,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +61,7 @@ def written(folder: Path, events: Sequence[Event], *, telemetry: bool = False) -
 def opened(browser: Browser, path: Path, **options: Any) -> Iterator[Page]:
     """A page of a browser without a network; whatever it complains of or asks for fails the test."""
     context = browser.new_context(offline=True, **options)
-    page = context.new_page()
+    page = patient(context.new_page())
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))

@@ -11,16 +11,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect
 
 from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.shared.lock import hold
 from settings.layout import Layout
-from tests.commands import run, start, wait_for
+from tests.browser import chromium, patient
+from tests.commands import HANG_S, run, start, wait_for
 from tests.sample_log import PLAN_ID, sample_events
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
 Opened = tuple[Page, list[str], list[str]]
 """A page, what went wrong on it, and what it asked for."""
@@ -52,16 +52,12 @@ def served(output_dir: Path, port: int = 0) -> Iterator[tuple["subprocess.Popen[
 @pytest.fixture(scope="module")
 def new_page() -> Iterator[Callable[[int, str], Opened]]:
     """Opens pages of some width."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
 
         def new(width: int, address: str) -> Opened:
-            page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+            page = patient(browser.new_context(viewport={"width": width, "height": 900}).new_page())
             problems: list[str] = []
             requests: list[str] = []
-            page.set_default_timeout(90_000)
             page.on("console", lambda message: problems.append(message.text))
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("dialog", lambda dialog: problems.append(dialog.message))
@@ -70,7 +66,6 @@ def new_page() -> Iterator[Callable[[int, str], Opened]]:
             return page, problems, requests
 
         yield new
-        browser.close()
 
 
 @contextmanager
@@ -119,7 +114,7 @@ def test_the_page_follows_a_plan_from_before_it_began_without_being_loaded_again
         assert page.locator("#link").is_hidden()
         Layout(tmp_path).plan_file(PLAN_ID, "dashboard.html").write_text("<title>that dashboard</title>")
         page.get_by_role("link", name="Dashboard of this plan").click()
-        wait_for(lambda: page.title() == "that dashboard")
+        expect(page).to_have_title("that dashboard")
         page.go_back()
         page.get_by_text("replay buffer holds").first.wait_for()
         assert problems == []
@@ -136,7 +131,7 @@ def test_a_page_says_that_it_is_disconnected_and_goes_on_when_the_server_is_back
         for each in (page, other):
             each.wait_for_selector(".connection.live")
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130  # with browsers still connected
+        assert process.wait(HANG_S) == 130  # with browsers still connected
         page.wait_for_selector(".connection.lost")
     next_one = sample_events(plan_id="plan-20991231-0000-cccc")
     append(tmp_path, [event._replace(occurred_at=event.occurred_at.replace(year=2027)) for event in next_one])

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from core.events.log import EventLog
 from settings.layout import Layout
+from tests.browser import chromium, patient
 from tests.mlflow_helpers import content, mlflow_server, registry
 
 # MLflow and alembic warn about each other.
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
-CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 60_000
 _REMEMBERED: dict[str, object] = {
     "mlflow.workflowType_v1": "machine_learning",
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
@@ -28,18 +27,12 @@ BROKEN = ("Something went wrong", "Page not found", "Unexpected error", "Couldn'
 
 @pytest.fixture(scope="module")
 def shown(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Shown"]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
     folder = tmp_path_factory.mktemp("mlflow")
     with (
+        chromium() as browser,
         mlflow_server(folder, finished / "mlflow.db") as url,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        ) as browser,
     ):
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
+        page = patient(browser.new_page(viewport={"width": 1280, "height": 1000}))
         yield Shown(page, url, folder, finished)
 
 
@@ -67,7 +60,7 @@ class Shown:
     def expect(self, *texts: str) -> None:
         """Wait until all texts can be seen, and nothing is broken."""
         for text in texts:
-            expect(self.page.get_by_text(text).filter(visible=True).first).to_be_visible(timeout=PATIENCE_MS)
+            expect(self.page.get_by_text(text).filter(visible=True).first).to_be_visible()
         body = self.page.inner_text("body")
         assert not [text for text in BROKEN if text in body]
         assert self._refused == []
@@ -106,7 +99,7 @@ def test_a_plans_page_sums_it_up_and_shows_its_dashboard(shown: Shown) -> None:
     assert link
     shown.open(link.partition("#")[2])
     dashboard = shown.page.frame_locator("iframe").first
-    expect(dashboard.get_by_text(shown.plan_id).first).to_be_visible(timeout=PATIENCE_MS)
+    expect(dashboard.get_by_text(shown.plan_id).first).to_be_visible()
     shown.expect(f"{shown.plan_id}_dashboard.html")
     shown.picture("dashboard")
     shown.run("", f"/artifacts/{shown.plan_id}_dashboard.png")

@@ -4,14 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from core.analytics.board import fold_dashboard
 from core.analytics.dashboard import render_html
 from core.events.telemetry import read_telemetry
+from tests.browser import chromium, patient
 from tests.sample_log import FOLDERS, MODELS, START, sample_events
 
-CHROMIUM = Path("/usr/bin/chromium")
 EVIL = "car<b>&'\"`${x}"
 
 
@@ -26,8 +26,6 @@ def opened(page: Page, path: Path) -> list[str]:
 
 @pytest.mark.browser
 def test_charts_and_tables_follow_the_chosen_folder_and_model(tmp_path: Path) -> None:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
     streams = {
         name: sample_events(
             name, (EVIL,), FOLDERS, failures=False, seed=day, start=START + timedelta(days=day)
@@ -36,9 +34,8 @@ def test_charts_and_tables_follow_the_chosen_folder_and_model(tmp_path: Path) ->
     }
     path = tmp_path / "page.html"
     path.write_text(render_html(fold_dashboard("second", streams, read_telemetry(tmp_path, "second"))))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True).new_page()
+    with chromium() as browser:
+        page = patient(browser.new_context(viewport={"width": 1280, "height": 900}, offline=True).new_page())
         problems = opened(page, path)
         assert page.locator("#models article h3").inner_text() == EVIL
         assert page.locator("#models .chart").count() == page.locator("#models .chart svg").count()
@@ -64,5 +61,4 @@ def test_charts_and_tables_follow_the_chosen_folder_and_model(tmp_path: Path) ->
         block.get_by_text("labels mean nothing").first.wait_for()
         block.locator("select").select_option(label="validation windows")
         assert block.locator(".confusion:visible table").count() == len(MODELS)
-        browser.close()
     assert problems == []
