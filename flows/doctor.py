@@ -6,6 +6,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 
 from core.resources.cautions import warnings_for
 from core.resources.doctor import Check, LimitFacts, judge_disk, judge_gpu, judge_limits
@@ -75,6 +77,8 @@ def examine_all(settings: Settings, limits: LimitFacts) -> list[Check]:
     """
     from flows.doctor_probes import Clocks, probe_mlflow, probe_prefect, probe_storage, wanted_deployments
 
+    with suppress(ImportError):  # then its check says so; it is slow to load, which is no check's fault
+        import_module("prefect")
     machine, clocks = probe_machine(), Clocks()
 
     def prefect() -> list[Check]:

@@ -32,12 +32,13 @@ _PREFECT_YAML = Path(__file__).resolve().parents[1] / "prefect.yaml"
 class Clocks(dict[str, float]):
     """Time of each service less ours, seconds, by name; filled while others are asked."""
 
-    def note(self, name: str, answer: httpx.Response) -> None:
-        """Look at the time that an answer carries; it is of whole seconds."""
+    def note(self, name: str, asked_at: float, answer: httpx.Response) -> None:
+        """Look at the time that an answer carries: whole seconds, of any moment since it was asked for."""
+        waited_s = time.time() - asked_at
         with suppress(KeyError, TypeError, ValueError):
             there = parsedate_to_datetime(answer.headers["date"]).timestamp()
-            offset_s = there + 0.5 - (time.time() - answer.elapsed.total_seconds() / 2)
-            self[name] = offset_s if abs(offset_s) > 1.5 else 0.0
+            offset_s = there + 0.5 - (asked_at + waited_s / 2)
+            self[name] = offset_s if abs(offset_s) > 1.5 + waited_s / 2 else 0.0
 
 
 def probe_prefect(clocks: Clocks) -> PrefectFacts:
@@ -60,8 +61,8 @@ def probe_prefect(clocks: Clocks) -> PrefectFacts:
         with httpx.Client(
             timeout=TIMEOUT_S, headers=headers, verify=not api.tls_insecure_skip_verify
         ) as client:
-            health = client.get(f"{url}/health")
-            clocks.note("the Prefect server", health)
+            asked_at, health = time.time(), client.get(f"{url}/health")
+            clocks.note("the Prefect server", asked_at, health)
             version = client.get(f"{url}/admin/version")
             if version.status_code in (401, 403):
                 return PrefectFacts(
@@ -155,7 +156,7 @@ def _server_problem(bare: str, parts: SplitResult, clocks: Clocks) -> str:
     auth = (parts.username, parts.password or "") if parts.username else None
     try:
         with httpx.Client(timeout=TIMEOUT_S, auth=auth) as client:
-            clocks.note("MLflow", client.get(f"{bare}/health"))
+            clocks.note("MLflow", time.time(), client.get(f"{bare}/health"))
             answer = client.post(f"{bare}/api/2.0/mlflow/experiments/search", json={"max_results": 1})
         if answer.status_code in (401, 403):
             return "it does not take our password"
