@@ -29,9 +29,9 @@ from deployments.automations import WEBHOOK, ensure_automations, rules
 from deployments.changes import Change
 from settings.data import DemoSettings
 from settings.layout import Layout
-from tests.commands import ROOT, TINY, PrefectServer, ask, environment, post, wait_for
+from tests.commands import HANG_S, ROOT, TINY, PrefectServer, ask, environment, post, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 QUICK = {
@@ -41,7 +41,6 @@ QUICK = {
 CARS = ("car_a", "car_b")
 HIDDEN = "hidden-path"
 HOSTILE = """x'"}}{{ 7 * 7 }}{% raw %}<script>alert(1)</script>\\u0000"""
-PATIENCE_S = 420.0
 
 
 class Receiver:
@@ -140,7 +139,7 @@ class Site:
     def finish(self, name: str, **parameters: Any) -> dict[str, Any]:
         """Run a deployment to its end."""
         started = self.start(name, **parameters)
-        wait_for(lambda: self._state(started) in ("COMPLETED", "FAILED", "CRASHED"), timeout_s=PATIENCE_S)
+        wait_for(lambda: self._state(started) in ("COMPLETED", "FAILED", "CRASHED"))
         (found,) = self.runs(id={"any_": [started]})
         assert found["state_type"] == "COMPLETED", found["state"]
         return found
@@ -217,7 +216,7 @@ def _worker(site: Site, pool: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(90)
+        process.wait(HANG_S)
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +248,9 @@ def trained(site: Site) -> Iterator[Site]:
         for pool in ("cpu", "gpu"):
             stack.enter_context(_worker(site, pool))
         begun = site.start("on-demand", datasets=list(CARS))
-        wait_for(lambda: site.has(CheckpointWritten), timeout_s=PATIENCE_S)
+        wait_for(lambda: site.has(CheckpointWritten))
         site.kill(begun)
-        wait_for(lambda: site.is_completed(0), timeout_s=PATIENCE_S)
+        wait_for(lambda: site.is_completed(0))
         yield site
 
 
@@ -280,11 +279,11 @@ def test_out_of_memory_again_and_again_is_one_notification_that_says_exactly_wha
     )
     site.tell(*[f"tell_of('p1', {failed})"] * 7)
     kind = "can-retrain.phase.out-of-memory"
-    wait_for(lambda: len(site.events(kind)) == 7, timeout_s=PATIENCE_S)
-    wait_for(lambda: site.receiver.of(kind), timeout_s=PATIENCE_S)
+    wait_for(lambda: len(site.events(kind)) == 7)
+    wait_for(lambda: site.receiver.of(kind))
     # What comes after it in the same queue has been dealt with: whatever the seven made happen has happened.
     site.tell("tell(disk_low('gpu-1', 100.0, 1000.0))")
-    wait_for(lambda: site.receiver.of("can-retrain.disk.low"), timeout_s=PATIENCE_S)
+    wait_for(lambda: site.receiver.of("can-retrain.disk.low"))
     (notification,) = site.receiver.of(kind)
     assert notification["text"] == f"can-retrain: {HOSTILE} ran out of memory three times within an hour"
     assert notification["resource"] == f"can-retrain.dataset.{HOSTILE}"
@@ -309,7 +308,18 @@ def test_the_address_of_the_webhook_is_shown_nowhere(site: Site) -> None:
 def test_a_hostile_name_of_a_dataset_starts_nothing(site: Site) -> None:
     before = len(site.retrainings())
     site.tell(*(f"tell(captures_changed({name!r}, 'digest', 1))" for name in (HOSTILE, "../../etc")))
-    wait_for(lambda: len(site.events("prefect.automation.action.failed")) == 2, timeout_s=PATIENCE_S)
+
+    def refused() -> set[str]:
+        """Events on which nothing could be done; a busy server may try several times."""
+        failed = site.events("prefect.automation.action.failed")
+        related = [resource for event in failed for resource in event["related"]]
+        return {
+            resource["prefect.resource.id"]
+            for resource in related
+            if resource["prefect.resource.role"] == "triggering-event"
+        }
+
+    wait_for(lambda: len(refused()) == 2)
     assert len(site.retrainings()) == before
 
 
@@ -321,7 +331,7 @@ def test_a_flow_run_that_no_longer_says_that_it_lives_is_marked_as_crashed(site:
         [sys.executable, "-c", flow], cwd=ROOT, env=environment(**site.variables), stderr=subprocess.DEVNULL
     )
     try:
-        wait_for(lambda: site.events("prefect.flow-run.heartbeat"), timeout_s=PATIENCE_S)
+        wait_for(lambda: site.events("prefect.flow-run.heartbeat"))
     finally:
         process.kill()
         process.wait()
@@ -329,7 +339,7 @@ def test_a_flow_run_that_no_longer_says_that_it_lives_is_marked_as_crashed(site:
     def states() -> list[str]:
         return [one["state_type"] for one in site.ask("flow_runs/filter")]
 
-    wait_for(lambda: states() == ["CRASHED"], timeout_s=PATIENCE_S)
+    wait_for(lambda: states() == ["CRASHED"])
     # It was nobody's deployment: there is nothing to take up.
     assert not site.retrainings()
     site.apply()
@@ -340,7 +350,7 @@ def test_a_run_that_was_killed_is_taken_up_by_itself_and_completes(trained: Site
     first, second = trained.retrainings()
     assert first["state_type"] == "CRASHED"
     assert second["parameters"]["resume"] == "latest"
-    wait_for(lambda: trained.retrainings()[1]["state_type"] == "COMPLETED", timeout_s=PATIENCE_S)
+    wait_for(lambda: trained.retrainings()[1]["state_type"] == "COMPLETED")
     (plan_id,) = trained.log.streams()
     events = trained.log.read(plan_id)
     assert sum(event.type == PlanResumed.TYPE for event in events) == 1
@@ -349,15 +359,18 @@ def test_a_run_that_was_killed_is_taken_up_by_itself_and_completes(trained: Site
 
 def test_each_thing_that_happened_to_the_plan_was_told_once(trained: Site) -> None:
     (plan_id,) = trained.log.streams()
-    wait_for(lambda: trained.events("can-retrain.plan.finished"), timeout_s=PATIENCE_S)
+    saved = sorted((car, phase) for car in CARS for phase in ("teacher", "student", "fusion"))
+
+    def told() -> list[tuple[str, str]]:
+        events = trained.events("can-retrain.model.saved")
+        return sorted((one["resource"]["can-retrain.dataset"], one["payload"]["phase"]) for one in events)
+
     for name in ("plan.created", "plan.resumed", "plan.finished"):
+        wait_for(lambda name=name: trained.events(f"can-retrain.{name}"))  # type: ignore[misc]
         (event,) = trained.events(f"can-retrain.{name}")
         assert event["resource"]["prefect.resource.id"] == f"can-retrain.plan.{plan_id}"
-    saved = [
-        (event["resource"]["can-retrain.dataset"], event["payload"]["phase"])
-        for event in trained.events("can-retrain.model.saved")
-    ]
-    assert sorted(saved) == sorted((car, phase) for car in CARS for phase in ("teacher", "student", "fusion"))
+    wait_for(lambda: len(told()) >= len(saved))
+    assert told() == saved
 
 
 def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(trained: Site) -> None:
@@ -367,7 +380,10 @@ def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(tra
     looked = threading.Event()
 
     def grow_on() -> None:
-        """Copy the file for as long as the sensor takes to look, however late it begins."""
+        """Copy the file for as long as the sensor takes to look, however late it begins.
+
+        It looks for long: a copying that pauses is taken for one that is done.
+        """
         while not looked.wait(0.2):
             with new.open("ab") as file:
                 file.write(b"\n")
@@ -376,7 +392,7 @@ def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(tra
     new.write_bytes(source.read_bytes()[:4096])
     growing.start()
     try:
-        trained.finish("sensor", settle_s=2.0)
+        trained.finish("sensor", settle_s=12.0)
     finally:
         looked.set()
         growing.join()
@@ -391,9 +407,10 @@ def test_new_captures_and_drift_retrain_the_datasets_concerned_and_no_others(tra
         write_csv(folder / "recent.csv", simulate(demo, 20, vehicle, ()))
     trained.finish("sensor", settle_s=1.0)
     trained.finish("drift")
-    wait_for(lambda: trained.is_completed(1) and trained.is_completed(2), timeout_s=PATIENCE_S)
-    assert (trained.saved(1), trained.saved(2)) == ({"car_a"}, {"car_b"})
-    changed, drifted = trained.retrainings()[2:]
+    wait_for(lambda: trained.is_completed(1) and trained.is_completed(2))
+    assert {*map(frozenset, (trained.saved(1), trained.saved(2)))} == {frozenset({car}) for car in CARS}
+    newest = trained.retrainings()[2:]
+    changed, drifted = sorted(newest, key=lambda one: str(one["parameters"]["datasets"]))
     assert changed["parameters"]["datasets"] == ["car_a"]
     assert (drifted["parameters"]["datasets"], drifted["parameters"]["force_retrain"]) == (["car_b"], True)
 
@@ -416,8 +433,8 @@ def test_nothing_is_told_twice(trained: Site) -> None:
 
 def test_a_retraining_that_fails_is_notified(trained: Site) -> None:
     started = trained.start("on-demand", resume="20200101-000000-none")
-    wait_for(lambda: trained._state(started) == "FAILED", timeout_s=PATIENCE_S)
-    wait_for(lambda: trained.receiver.of("prefect.flow-run.Failed"), timeout_s=PATIENCE_S)
+    wait_for(lambda: trained._state(started) == "FAILED")
+    wait_for(lambda: trained.receiver.of("prefect.flow-run.Failed"))
     (notification,) = trained.receiver.of("prefect.flow-run.Failed")
     assert notification["text"].endswith(" failed")
     assert str(trained.folder) not in json.dumps(notification["text"])
@@ -436,7 +453,7 @@ def test_an_event_that_is_acted_on_twice_is_one_retraining(trained: Site) -> Non
         states = {one["id"]: one["state"] for one in trained.runs(id={"any_": [*begun, again]})}
         return [states[run]["name"] for run in [*begun, again] if states[run]["type"] == "COMPLETED"]
 
-    wait_for(lambda: len(ended()) == 4, timeout_s=PATIENCE_S)
+    wait_for(lambda: len(ended()) == 4)
     assert ended() == ["Completed", "Skipped", "Skipped", "Completed"]
 
 
@@ -446,7 +463,5 @@ def test_a_server_that_is_away_does_not_stop_what_is_told(tmp_path: Path) -> Non
     )
     away = environment(PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_HOME=str(tmp_path))
     command = [sys.executable, "-c", said]
-    told = subprocess.run(
-        command, cwd=ROOT, env=away, capture_output=True, text=True, check=False, timeout=280
-    )
+    told = subprocess.run(command, cwd=ROOT, env=away, capture_output=True, text=True, check=False)
     assert (told.returncode, told.stdout) == (0, "told\n"), told.stderr
