@@ -34,7 +34,7 @@ from core.planning.shared.plan_claims import is_carried_out, plan_claimed
 from settings.app import Settings, load_settings
 from settings.errors import SettingsError
 from settings.layout import Layout
-from tests.commands import TINY, config, run, start, wait_for
+from tests.commands import HANG_S, TINY, config, run, start, wait_for
 from tests.sample_log import sample_events
 
 LOST_AT = "student_gat"
@@ -294,7 +294,7 @@ def test_one_machine_carries_out_a_plan_and_the_next_one_may_when_it_is_done(
     tmp_path: Path, share: Path
 ) -> None:
     one, two = bind(tmp_path / "one", share), bind(tmp_path / "two", share)
-    with plan_claimed(one, "plan-1", lease_s=1.0) as require:
+    with plan_claimed(one, "plan-1", lease_s=30.0) as require:  # it lives though the machine stood still
         require()
         assert is_carried_out(two, "plan-1")
         with (
@@ -350,7 +350,7 @@ def test_a_command_tells_of_the_plan_that_it_began_and_not_of_one_that_another_m
     (own,) = log.streams()
     elsewhere = RetrainingCoordinator(load_settings(settings, output_dir=tmp_path / "host-2"))
     elsewhere.begin(elsewhere.create_retraining_plan(datasets=["demo"]))
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, out + err
     assert len(log.streams()) == 2
     assert re.findall(r"^Plan (\S+):", out, re.MULTILINE) == [own]

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -13,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from core.planning.admission import turn_of
 from settings.errors import RetrainError
 from tasks.slots import PrefectLimits
-from tests.commands import ROOT, PrefectServer, environment, post, wait_for
+from tests.commands import HANG_S, ROOT, PrefectServer, environment, post, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +78,7 @@ def said(process: "subprocess.Popen[str]") -> str:
 def let_go(process: "subprocess.Popen[str]") -> None:
     assert process.stdin
     process.stdin.close()
-    assert process.wait(60) == 0
+    assert process.wait(HANG_S) == 0
 
 
 def held(server: PrefectServer, limit: str) -> int:
@@ -114,7 +116,7 @@ def test_slots_of_a_killed_holder_are_free_after_its_lease_and_an_outage_of_the_
             server.start()
             # The victim's slots become free only when its lease has run out, a minute after it began.
             assert said(waiting) == "granted"
-            assert held(server, card) == 24
+            wait_for(lambda: held(server, card) == 24)  # at once, unless the outage outlasted the leases
             let_go(waiting)
         assert survivor.poll() is None
         let_go(survivor)
@@ -124,7 +126,14 @@ def test_slots_of_a_killed_holder_are_free_after_its_lease_and_an_outage_of_the_
 def test_slots_whose_lease_is_gone_are_taken_again_unless_others_have_them(
     server: PrefectServer, card: str, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.slots._RENEW_S", 8.0)
+    renew, are_gone = SyncPrefectClient.renew_concurrency_lease, threading.Event()
+
+    def renew_then(*args: Any, **lease: Any) -> None:
+        are_gone.wait()
+        renew(*args, **lease)
+
+    monkeypatch.setattr(SyncPrefectClient, "renew_concurrency_lease", renew_then)
+    monkeypatch.setattr("tasks.slots._RENEW_S", 1.0)
     lost: list[str] = []
     kept = PrefectLimits(client, None, lambda: lost.append("kept")).take(card, 4)
     slots = PrefectLimits(client, None, lambda: lost.append("lost")).take(card, 20)
@@ -134,6 +143,7 @@ def test_slots_whose_lease_is_gone_are_taken_again_unless_others_have_them(
         client.release_concurrency_slots_with_lease(lease_id=one._lease_id)
     other = PrefectLimits(client, None, lambda: None).take(card, 20)
     assert other
+    are_gone.set()
     wait_for(lambda: lost and held(server, card) == 24)
     assert lost == ["lost"]
     for one in (kept, slots, other):
