@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -23,7 +22,7 @@ from settings.data import DemoSettings
 from settings.layout import Layout
 from settings.sources import ENV_PREFIX
 from settings.tree import flat
-from tests.commands import ROOT, TINY, environment, prefect_server, wait_for
+from tests.commands import HANG_S, ROOT, TINY, environment, free_port, prefect_server, wait_for
 from tests.documents import DOCUMENTS, NAMES, Command, anchors, blocks, commands, links, pattern
 
 NOT_RUN = {
@@ -160,7 +159,7 @@ def place(prepared: Path, api: str, tmp_path: Path) -> Place:
     given = {name: value for name, value in flat(TINY) if not isinstance(value, dict)}
     variables = {ENV_PREFIX + name.upper().replace(".", "__"): str(value) for name, value in given.items()}
     (plan_id,) = EventLog(Layout(folder / "outputs" / "demo").events).streams()
-    port = _free_port()
+    port = free_port()
     return Place(
         folder,
         environment(
@@ -179,14 +178,8 @@ def place(prepared: Path, api: str, tmp_path: Path) -> Place:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [n for n, d in zip(NAMES, DOCUMENTS, strict=True) if commands(d)])
 def test_every_command_does_what_the_documentation_says(name: str, place: Place) -> None:
     if name in BEGIN_WITHOUT_OUTPUTS:
@@ -205,7 +198,7 @@ def test_every_command_does_what_the_documentation_says(name: str, place: Place)
             continue
         shown = subprocess.run(
             ["bash", "-c", text], cwd=place.folder, env=place.variables, capture_output=True, text=True,
-            timeout=280, check=False,
+            timeout=HANG_S, check=False,
         )  # fmt: skip
         said = shown.stdout + shown.stderr
         assert shown.returncode == EXIT_CODES.get(command.text, 0), f"{what}\n{said}"
@@ -228,7 +221,7 @@ def _service(command: Command) -> Service | None:
 
 
 def _start_and_stop(text: str, service: Service, place: Place, what: str) -> None:
-    port = _free_port()
+    port = free_port()
     printed = place.folder / "printed"
     with printed.open("w") as out:
         process = subprocess.Popen(
@@ -273,7 +266,7 @@ def test_python_in_the_documentation_runs(name: str, place: Place) -> None:
     for block in blocks(ROOT / name, "python"):
         shown = subprocess.run(
             [sys.executable, "-c", block.text],
-            cwd=place.folder, env=place.variables, capture_output=True, text=True, timeout=280, check=False,
+            cwd=place.folder, env=place.variables, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert shown.returncode == 0, f"{name}:{block.line}\n{shown.stdout}{shown.stderr}"
 

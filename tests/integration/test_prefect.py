@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from core.events.log import EventLog
 from flows.server import prefect_api
 from settings.layout import Layout
+from tests.browser import chromium, patient
 from tests.commands import (
+    HANG_S,
     ROOT,
     TINY,
     answers,
@@ -30,7 +32,6 @@ from tests.commands import (
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = Path("/usr/bin/chromium")
 INFO, WARNING, ERROR = 20, 30, 40
 
 
@@ -73,7 +74,7 @@ def carried(api: str, tmp_path_factory: pytest.TempPathFactory) -> Carried:
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.5):
+        while not ended.wait(0.2):
             found = post(f"{api}/artifacts/filter", artifacts={"key": {"any_": ["progress-demo"]}})
             bars.extend(float(artifact["data"]) for artifact in found)
 
@@ -117,7 +118,7 @@ def analyzed_again(carried: Carried, tmp_path_factory: pytest.TempPathFactory) -
     )
     subprocess.run(
         [prefect, "worker", "start", "--pool", "cpu", "--run-once"],
-        cwd=ROOT, env=carried.environment(), check=True, capture_output=True, timeout=240,
+        cwd=ROOT, env=carried.environment(), check=True, capture_output=True, timeout=HANG_S,
     )  # fmt: skip
     return dict(ask("GET", f"{carried.api}/flow_runs/{begun['id']}"))
 
@@ -133,7 +134,8 @@ def test_a_server_of_our_own_answers_while_it_is_needed_and_not_longer(
         assert processes_that_name(str(tmp_path))
         assert ask("GET", f"{url.removesuffix('/api')}/ui-settings")["api_url"] == url
         port = int(url.removesuffix("/api").rpartition(":")[2])
-        listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port}
+        connections = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN"]
+        listening = {c.laddr.ip for c in connections if c.laddr and c.laddr.port == port}
         assert listening == {"127.0.0.1"}
         leases = ask("GET", f"{url}/admin/settings")["server"]["concurrency"]["lease_storage"]
         assert leases.endswith(".filesystem")  # those in memory do not outlive a server that is killed
@@ -227,7 +229,7 @@ def test_files_of_all_roles_tell_of_the_same_run_by_the_same_ids(carried: Carrie
 
 
 def test_a_bar_moves_while_a_dataset_is_trained_and_ends_at_100_percent(carried: Carried) -> None:
-    assert len(set(carried.bars)) >= 3
+    assert any(0 < bar < 100 for bar in carried.bars)
     assert carried.bars == sorted(carried.bars)
     (bar,) = carried.artifacts("progress-demo")
     assert float(bar["data"]) == 100
@@ -276,8 +278,6 @@ def test_a_warning_of_a_run_of_a_worker_arrives_as_one_and_without_a_password(
 def test_the_ui_shows_runs_and_artifacts_as_a_person_would_want_them(
     carried: Carried, analyzed_again: dict[str, Any], tmp_path: Path
 ) -> None:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
     ui = carried.api.removesuffix("/api")
     elsewhere: list[str] = []
     newest = {a["key"]: a["latest_id"] for a in post(f"{carried.api}/artifacts/latest/filter") if a["key"]}
@@ -294,9 +294,8 @@ def test_the_ui_shows_runs_and_artifacts_as_a_person_would_want_them(
         "progress": (f"/artifacts/artifact/{newest['progress-demo']}", ["Progress: 100%", "All phases done"]),
         "history": ("/artifacts/key/dashboard", ["dashboard", f"analyze-{carried.plan_id}"]),
     }
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    with chromium() as browser:
+        page = patient(browser.new_page(viewport={"width": 1280, "height": 1000}))
         page.on("request", lambda request: elsewhere.append(request.url))
         for name, (path, texts) in pages.items():
             page.goto(ui + path)
@@ -308,9 +307,8 @@ def test_the_ui_shows_runs_and_artifacts_as_a_person_would_want_them(
             if name == "dashboard":
                 picture = page.locator("img[src^='data:image/png']")
                 picture.wait_for()
-                assert picture.evaluate("image => image.complete && image.naturalWidth") > 1000
+                assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 1000
             page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
-        browser.close()
     assert all(url.startswith((ui, "data:", f"blob:{ui}")) for url in elsewhere)
     assert all((tmp_path / f"{name}.png").stat().st_size > 10_000 for name in pages)
 
