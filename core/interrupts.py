@@ -28,6 +28,17 @@ def interrupted_by(signum: signal.Signals) -> Iterator[None]:
         signal.signal(signum, signal.SIG_DFL)
 
 
+def heed_ctrl_c() -> None:
+    """Give Ctrl-C back to Python, before the main thread waits for long.
+
+    Polars, once it is loaded, has the kernel go on with what the main thread waits for, and interrupts its
+    own work in other threads instead, such as the writing of an event.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     del frame
     raise KeyboardInterrupt(signal.Signals(signum).name)

@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 from core.errors import TrainingProcessError
 from core.events.fact import Emit
 from core.events.heartbeat import Beat
+from core.interrupts import heed_ctrl_c
 from core.logs import log_ids, open_output
 from core.resources.exits import classify_exit, count_oom_kills, oom_kill_counters
 from core.resources.process_report import has_all_stacks, top_frames
@@ -120,6 +121,7 @@ class TrainingProcess:
             TrainingProcessError: The function raised, hung, or the child died; ``kind`` says which.
             OSError: The child could not be started.
         """
+        heed_ctrl_c()
         with self._calling:
             child = self._child if self._child and self.is_alive else self._start()
             self.peak_memory_mib = None
