@@ -1,7 +1,7 @@
 """The Prefect API to talk to: the configured one, else a server of our own on loopback while it is needed.
 
-Run as ``python -m flows.server PORT [LOG]`` it is that server; it ends when its standard input closes, so it
-cannot outlive the process that started it, however that one ended.
+Run as ``python -m flows.server SOCKET [LOG]`` it is that server, on a socket that it inherits; it ends when
+its standard input closes, so it cannot outlive the process that started it, however that one ended.
 """
 
 import logging
@@ -73,13 +73,12 @@ def prefect_api(output_dir: Path) -> Iterator[str]:
 
 @contextmanager
 def _local_server(log_path: Path, home: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    with open_output(log_path) as log:
+    with open_output(log_path) as log, bound_socket() as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        inherited = listening.fileno()
         server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(port), str(log_path.with_suffix(".jsonl"))],
+            [sys.executable, "-m", __name__, str(inherited), str(log_path.with_suffix(".jsonl"))],
+            pass_fds=[inherited],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -100,6 +99,21 @@ def _local_server(log_path: Path, home: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.communicate()
+
+
+def bound_socket(port: int = 0) -> socket.socket:
+    """A loopback socket for a server to inherit: nobody takes its port before the server has started.
+
+    Args:
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: The port is in use.
+    """
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of one before it may linger
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 def _send_what_is_queued() -> None:
@@ -147,10 +161,10 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _serve(port: int, records: Path | None = None) -> None:
+def _serve(listening: socket.socket, records: Path | None = None) -> None:
     for name, value in {**_QUIET, **_KEPT_LEASES}.items():
         os.environ.setdefault(name, value)
-    # Pages of the UI would ask the API on Prefect's usual port.
+    port = listening.getsockname()[1]  # pages of the UI would ask the API on Prefect's usual one
     os.environ.setdefault("PREFECT_SERVER_UI_API_URL", f"http://127.0.0.1:{port}/api")
     os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
     import prefect  # noqa: F401 - sets up its logging, which is added to here
@@ -166,15 +180,10 @@ def _serve(port: int, records: Path | None = None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    uvicorn.run(
-        "prefect.server.api.server:create_app",
-        factory=True,
-        host="127.0.0.1",
-        port=port,
-        log_level="warning",
-        log_config=None,
-    )
+    app = "prefect.server.api.server:create_app"
+    config = uvicorn.Config(app, factory=True, log_level="warning", log_config=None)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), *map(Path, sys.argv[2:]))
+    _serve(socket.socket(fileno=int(sys.argv[1])), *map(Path, sys.argv[2:]))

@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from core.planning.shared.lock import is_held
+from flows.server import bound_socket
 from settings.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,18 +85,23 @@ class PrefectServer:
 
     def __init__(self, home: Path, **extra: str) -> None:
         self.home = home
-        self.port = free_port()
-        self.api = f"http://127.0.0.1:{self.port}/api"
+        self._bound = bound_socket()
+        self._port = self._bound.getsockname()[1]
+        self.api = f"http://127.0.0.1:{self._port}/api"
         self._environment = environment(PREFECT_HOME=str(home), **extra)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(self.port)],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-        )
+        if self._bound.fileno() < 0:  # handed to one before
+            self._bound = bound_socket(self._port)
+        with self._bound as inherited:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(inherited.fileno())],
+                pass_fds=[inherited.fileno()],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+            )
         wait_for(lambda: answers(self.api))
 
     def kill(self) -> None:

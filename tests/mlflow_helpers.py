@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
 from settings.tracking import TrackingSettings
-from tests.commands import BUSY_S, answers, environment, wait_for
+from tests.commands import BUSY_S, answers, environment, free_port, wait_for
 from tests.sample_log import FOLDERS, PLAN_ID, sample_events, write_telemetry
 
 _OF_EPOCHS = {EpochFinished.TYPE, CheckpointWritten.TYPE}
@@ -104,9 +103,7 @@ def make_template(folder: Path) -> Path:
 def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
     """A real MLflow server on loopback with its database at ``{folder}/store.db``; yields its address."""
     empty_store(folder, template)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [

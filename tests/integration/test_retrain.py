@@ -21,6 +21,7 @@ from core.resources.process_state import read_process_statuses
 from settings.layout import Layout
 from tests.commands import (
     HANG_S,
+    ROOT,
     TINY,
     config,
     post,
@@ -30,6 +31,7 @@ from tests.commands import (
     start,
     wait_for,
 )
+from tests.held_up import Gates
 
 
 def only_plan(output_dir: Path) -> str:
@@ -138,10 +140,9 @@ def test_changed_distillation_settings_retrain_student_and_fusion_only(
 @pytest.mark.slow
 @pytest.mark.faults
 def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: Path) -> None:
-    arguments = (
-        "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
-    )  # fmt: skip
-    process = start("tests.held", "phase_started/student", *arguments, "--datasets", "demo")
+    arguments = "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out")
+    gates = Gates(tmp_path, ("phase_started/student",))  # nobody is too late
+    process = start("tests.held_up", *arguments, "--datasets", "demo", cwd=ROOT, **gates.variables)
     layout = Layout(tmp_path / "out")
     wait_for(lambda: "running" in phase_statuses(layout).get("teacher", ""), process)
     process.send_signal(signal.SIGINT)
@@ -152,7 +153,7 @@ def test_ctrl_c_exits_130_leaves_nothing_running_and_the_plan_resumes(tmp_path: 
     assert not processes_that_name(str(tmp_path))
 
     plan_id = only_plan(layout.root)
-    shown = run(*arguments, "--resume", plan_id)
+    shown = run("flows.retrain", *arguments, "--resume", plan_id)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert set(phase_statuses(layout).values()) == {"completed"}
 
@@ -187,17 +188,16 @@ def test_a_killed_training_process_costs_an_attempt_and_not_the_run(tmp_path: Pa
 def test_sigkill_leaves_nothing_running_and_the_plan_resumes_to_the_same_models(
     finished: Path, tmp_path: Path
 ) -> None:
-    arguments = (
-        "flows.retrain", "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out"),
-    )  # fmt: skip
-    process = start("tests.held", "phase_started/fusion", *arguments, "--datasets", "demo")
+    arguments = "--config", str(config(tmp_path)), "--output-dir", str(tmp_path / "out")
+    gates = Gates(tmp_path, ("phase_started/fusion",))  # nobody is too late
+    process = start("tests.held_up", *arguments, "--datasets", "demo", cwd=ROOT, **gates.variables)
     layout = Layout(tmp_path / "out")
     wait_for(lambda: "running" in phase_statuses(layout).get("student", ""), process)
     process.kill()
     process.communicate(timeout=HANG_S)
     wait_for(lambda: not processes_that_name(str(tmp_path)))
     plan_id = only_plan(layout.root)
-    shown = run(*arguments, "--resume", plan_id)
+    shown = run("flows.retrain", *arguments, "--resume", plan_id)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert set(phase_statuses(layout).values()) == {"completed"}
     assert models(layout) == models(Layout(finished))
