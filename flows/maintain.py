@@ -43,7 +43,8 @@ def maintain(
         What was done, in a sentence; the state `Skipped` where a newer run of the schedule is due as well.
 
     Raises:
-        RetrainError: Something could not be done, or the outputs exceed the budget; the rest was done.
+        RetrainError: There is no output directory, or it cannot be written; or something could not be done or
+            the outputs exceed the budget, and the rest was done.
     """
     if skipped := wait_for_turn(start_jitter_s):
         return skipped

@@ -299,6 +299,7 @@ def test_of_missed_runs_only_the_newest_works_however_many_workers_return_at_onc
 ) -> None:
     server = deployed.server
     deployment = server.deployments()["maintain/maintenance"]["id"]
+    (tmp_path / "out").mkdir()
     given = {"output_dir": str(tmp_path / "out"), "start_jitter_s": 1}
     often = {"interval": 5.0, "anchor_date": "2020-01-01T00:00:00Z", "timezone": "UTC"}
     asked = {"schedule": often, "active": True, "parameters": given, "slug": "often"}
