@@ -284,5 +284,8 @@ def break_cuda(emit: Emit) -> None:
 
 
 if __name__ == "__main__":
+    import polars as pl  # as whoever writes events has: it has a way with Ctrl-C of its own
+
+    pl.DataFrame({"a": [1]}).lazy().collect()
     with TrainingProcess("child", Path(sys.argv[3])) as process:
         process.run(f"tests.training_targets:{sys.argv[1]}", Path(sys.argv[2]), on_fact=lambda fact: None)
