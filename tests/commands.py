@@ -57,7 +57,11 @@ def start(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.Popen[
 
 def run(*arguments: str, cwd: Path = ROOT, **extra: str) -> "subprocess.CompletedProcess[str]":
     """``python -m ARGUMENTS`` to its end."""
-    process = start(*arguments, cwd=cwd, **extra)
+    return ended(start(*arguments, cwd=cwd, **extra))
+
+
+def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    """What became of a process, waited for."""
     out, err = process.communicate(timeout=HANG_S)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -16,7 +16,7 @@ from core.events.catalogue import EpochFinished, Fact, to_fact
 from core.events.event import Event
 from core.events.log import EventLog
 from settings.layout import Layout
-from tests.commands import HANG_S, ROOT, TINY, processes_that_name, start, wait_for
+from tests.commands import ROOT, TINY, ended, processes_that_name, start, wait_for
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,6 @@ class Place:
 
     def results(self) -> DatasetResult:
         return fold_results(self.events()).datasets["car"]
-
-
-def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    """What became of a process, waited for."""
-    out, err = process.communicate(timeout=HANG_S)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def make_place(folder: Path, captures: Path, training: Mapping[str, Any] = MappingProxyType({})) -> Place:

@@ -11,8 +11,8 @@ import yaml
 from core.events.catalogue import EpochFinished, PhaseFailed
 from core.events.leases import last_sign
 from core.events.stores import LocalStore
-from tests.commands import is_gone, processes_that_name, wait_for
-from tests.places import Place, ended, require_same
+from tests.commands import ended, is_gone, processes_that_name, wait_for
+from tests.places import Place, require_same
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 LEASE_S = 4.0

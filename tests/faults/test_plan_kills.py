@@ -12,8 +12,8 @@ from core.events.catalogue import GraphsBuilt, GraphsLost, PhaseFailed
 from core.events.event import Event
 from core.events.log import EventLog
 from core.planning.plan_state import PLAN_STATE
-from tests.commands import holder, processes_that_name, run, wait_for
-from tests.places import Place, ended, require_same
+from tests.commands import ended, holder, processes_that_name, run, wait_for
+from tests.places import Place, require_same
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS = (

@@ -18,6 +18,7 @@ from tests.commands import (
     HANG_S,
     ROOT,
     PrefectServer,
+    ended,
     environment,
     post,
     processes_that_name,
@@ -26,7 +27,7 @@ from tests.commands import (
     wait_for,
 )
 from tests.held_up import Gates
-from tests.places import Place, ended, make_place, require_same
+from tests.places import Place, make_place, require_same
 from tests.resume_helpers import MODELS, NUM_STEPS, TIMEOUT_S, Alone, run_phase, sha256
 from tests.resume_targets import Moment
 from tests.training_helpers import Recorder, losses

@@ -26,6 +26,7 @@ from tests.commands import (
     PrefectServer,
     answers,
     config,
+    ended,
     holder,
     post,
     processes_that_name,
@@ -34,7 +35,6 @@ from tests.commands import (
     wait_for,
 )
 from tests.held_up import Gates
-from tests.places import ended
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 TEACHING, STUDYING = "epoch_finished/teacher", "phase_started/student"
