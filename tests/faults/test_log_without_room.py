@@ -22,6 +22,7 @@ pytestmark = pytest.mark.faults
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     with file_system(tmp_path, "256k") as disk:
         yield disk
+        subprocess.run(["umount", str(disk)], check=True)  # nothing on it is left open
 
 
 @contextmanager

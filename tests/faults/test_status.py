@@ -26,10 +26,10 @@ def ignore(fact: Fact) -> None:
     """For calls whose facts do not matter."""
 
 
-def epoch_of(output_dir: Path) -> object:
-    """Which epoch it is in, by its last beat."""
+def state_of(output_dir: Path) -> tuple[str, object]:
+    """How it is, and which epoch it is in by its last beat."""
     (status,) = read_process_statuses(Layout(output_dir).process_logs)
-    return status.figures.get("epoch")
+    return status.state, status.figures.get("epoch")
 
 
 def shown(output_dir: Path) -> str:
@@ -58,7 +58,7 @@ def test_status_follows_a_training_process_from_work_to_its_supervisors_death(
     supervisor: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
     child = int((tmp_path / "pid").read_text())
-    wait_for(lambda: epoch_of(tmp_path) == 3)
+    wait_for(lambda: state_of(tmp_path) == ("working", 3))
     text = shown(tmp_path)
     assert "no plans in" in text
     for part in ("child", "working", str(child), "training teacher_gat", "epoch 3, step 12 of 50"):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +140,8 @@ def test_a_server_of_our_own_answers_while_it_is_needed_and_not_longer(
         assert listening == {"127.0.0.1"}
         leases = ask("GET", f"{url}/admin/settings")["server"]["concurrency"]["lease_storage"]
         assert leases.endswith(".filesystem")  # those in memory do not outlive a server that is killed
-    assert not answers(url)
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{url}/health")
     assert not processes_that_name(str(tmp_path))
 
 
@@ -229,7 +231,7 @@ def test_files_of_all_roles_tell_of_the_same_run_by_the_same_ids(carried: Carrie
 
 
 def test_a_bar_moves_while_a_dataset_is_trained_and_ends_at_100_percent(carried: Carried) -> None:
-    assert any(0 < bar < 100 for bar in carried.bars)
+    assert len(set(carried.bars)) >= 3
     assert carried.bars == sorted(carried.bars)
     (bar,) = carried.artifacts("progress-demo")
     assert float(bar["data"]) == 100
